@@ -1,0 +1,173 @@
+"""All settings, read once. `DATAPROC_` environment variables win over `.env`, over secret files, over the TOML file.
+
+docs/settings.md is generated from the descriptions here. Durations are seconds, sizes bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+KiB, MiB, GiB = 2**10, 2**20, 2**30
+Seconds = Annotated[float, Field(gt=0)]
+Bytes = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(gt=0)]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Settings(BaseSettings):
+    """What an operator can set. Every name is `DATAPROC_` and the field's name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="DATAPROC_", env_file=".env", extra="ignore", frozen=True)
+
+    # where it listens
+    host: str = Field("127.0.0.1", description="Address to listen on. Beyond loopback, a key has to exist.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one and prints it.")
+    uds: Path | None = Field(None, description="A unix socket to listen on instead of host and port.")
+    tls_cert: Path | None = Field(None, description="PEM certificate chain; with `tls_key`, https is served.")
+    tls_key: Path | None = Field(None, description="PEM private key.")
+    public_url: str | None = Field(None, description="The address that clients use, where a proxy is in front.")
+    forwarded_allow_ips: str = Field("", description="Peers whose `X-Forwarded-For` is believed, comma-separated networks.")
+    metrics_public: bool = Field(False, description="Show `/metrics` and the details of `/readyz` to everybody.")
+
+    # what it stands on
+    storage_url: str = Field("storage", description="fsspec location of the session directories; a plain path is a local folder.")
+    database_url: SecretStr | None = Field(None, description="SQLAlchemy URL; default: `dataproc.db` in a local storage folder.")
+    modules_dir: Path = Field(Path("modules"), description="Folder whose sub-folders are modules.")
+    cache_dir: Path | None = Field(None, description="Node-local folder for code copies, work directories and logs; default `.node` in a local storage folder.")
+    fsync: bool = Field(False, description="Survive a power cut too: fsync files and folders before a call is answered.")
+
+    # who may call
+    gateway_secret: SecretStr | None = Field(None, description="Who sends this as `Xdata-Gateway-Secret` may name the session by `Xdata-Session-Id`.")
+    gateway_peers: str = Field("", description="Socket addresses that are trusted gateways: comma-separated networks, or `unix`.")
+    gateway_idle_timeout: Seconds = Field(86400, description="Life of a gateway's session after its last use.")
+
+    # sessions
+    max_expires_in: Count = Field(365 * 86400, description="The longest life that `open_session` may ask for.")
+    default_expires_in: Count = Field(2592000, description="Life of a session that asks for none.")
+    max_sessions_per_key: Count = Field(100_000, description="Sessions that one key may hold open.")
+    grace_period: float = Field(0, ge=0, description="Time for which an ended session's files are kept and can be restored.")
+    tombstone_retention: Seconds = Field(30 * 86400, description="Time for which an ended session is remembered.")
+    run_retention: Seconds = Field(90 * 86400, description="Time for which run records are kept.")
+    log_retention: Seconds = Field(30 * 86400, description="Time for which logs of runs are kept.")
+    close_wait: Seconds = Field(10, description="How long a close, and a stop of the server, waits for runs under way.")
+    credential_cache: float = Field(1.0, ge=0, le=1, description="How long a checked credential is believed without asking the database.")
+
+    # requests
+    request_limit: Bytes = Field(16 * MiB, description="Largest JSON-RPC body.")
+    json_depth: Count = Field(100, description="Deepest nesting of JSON.")
+    batch_limit: Count = Field(1000, description="Most calls in a batch.")
+    result_limit: Bytes = Field(1 * MiB, description="Largest result that is answered inline.")
+    result_max: Bytes = Field(1 * GiB, description="Largest result at all.")
+
+    # runs
+    engine: Literal["local"] = Field("local", description="Where methods run.")
+    sandbox: Literal["auto", "require", "off"] = Field("auto", description="`auto` starts where one wall stands, `require` demands all layers, `off` is for debugging.")
+    worker_uid: int = Field(64999, gt=0, description="The unprivileged uid and gid of workers when the server is root.")
+    network_modules: str = Field("", description="Modules that get the network they declare, comma-separated, or `*`.")
+    run_timeout: Seconds = Field(300, description="Time limit of a run whose method declares none.")
+    max_run_timeout: Seconds = Field(86400, description="The longest time limit that a caller or a method may ask for.")
+    run_grace: Seconds = Field(5, description="Time between SIGTERM and SIGKILL where the method declares none.")
+    worker_memory: Bytes = Field(2 * GiB, description="Memory of a worker's whole process tree.")
+    worker_processes: Count = Field(256, description="Processes and threads of a worker's tree.")
+    worker_open_files: Count = Field(1024, description="Open files of a worker's process.")
+    worker_file_size: Bytes = Field(10 * GiB, description="Largest file that a worker may write.")
+    worker_tmp: Bytes = Field(256 * MiB, description="Size of a worker's `/tmp`, and of its `/dev/shm`.")
+    output_limit: Bytes = Field(16 * MiB, description="Output (stdout and stderr) kept of one run; the rest is counted.")
+    concurrent_runs: Count = Field(default_factory=lambda: 4 * _cores(), description="Runs at once; default 4 times the cores.")
+    warm_workers: int = Field(64, ge=0, description="Idle workers kept warm.")
+    warm_memory: float = Field(0.25, gt=0, le=1, description="Share of the machine's memory that idle workers may hold.")
+    warm_life: Seconds = Field(600, description="Idle life of a warm worker, and of a zygote without one.")
+    queue_limit: int = Field(1000, ge=0, description="Calls that may wait for a worker.")
+    queue_share: float = Field(0.25, gt=0, le=1, description="Share of the queue that one key may fill.")
+
+    # telling
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line.")
+    log_format: Literal["auto", "json", "console"] = Field("auto", description="`auto` is JSON unless stderr is a terminal.")
+
+    @field_validator("storage_url")
+    @classmethod
+    def _storage(cls, value: str) -> str:
+        if not value:
+            raise ValueError("must name a folder or an fsspec URL")
+        return value
+
+    @model_validator(mode="after")
+    def _together(self) -> Settings:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key go together: set both DATAPROC_TLS_CERT and DATAPROC_TLS_KEY")
+        if self.local_storage is None and self.database_url is None:
+            raise ValueError("DATAPROC_DATABASE_URL is required where DATAPROC_STORAGE_URL is no local folder")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        sources = [init_settings, env_settings, dotenv_settings, SecretFileSource(settings_cls)]
+        if named := os.environ.get("DATAPROC_CONFIG"):
+            sources.append(TomlConfigSettingsSource(settings_cls, Path(named)))
+        return tuple(sources)
+
+    @property
+    def local_storage(self) -> Path | None:
+        """The storage folder where storage is local, else None."""
+        url = urlsplit(self.storage_url)
+        if url.scheme == "file":
+            return Path(url.path).absolute()
+        return Path(self.storage_url).absolute() if "://" not in self.storage_url else None
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL that is in force (it may hold a password)."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{self.local_storage}/dataproc.db"
+
+    @property
+    def node_dir(self) -> Path:
+        """The node-local folder that is in force."""
+        if self.cache_dir is not None:
+            return self.cache_dir.absolute()
+        return (self.local_storage or Path("cache").absolute()) / ".node"
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        if self.uds is not None or self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+class SecretFileSource(PydanticBaseSettingsSource):
+    """`DATAPROC_GATEWAY_SECRET_FILE=/run/secrets/x` gives what stands in that file, for every field."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        named = os.environ.get(f"DATAPROC_{field_name.upper()}_FILE")
+        return (Path(named).read_text().strip() if named else None), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        found = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
+        return {name: value for name, value in found.items() if value is not None}

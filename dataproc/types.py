@@ -1,0 +1,38 @@
+"""The small values that rooms hand to each other."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal, TypeAlias
+
+Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+JsonObject: TypeAlias = "dict[str, Json]"
+
+SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{7,127}")
+
+Via = Literal["key", "token", "gateway"]
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who calls.
+
+    key: id of the key on whose authority the call runs (`gateway` for a trusted peer that named none).
+    scopes: what this call may do. grants: the most that tokens opened with it may carry.
+    session: id of the session that the credentials name; None for a key.
+    token: id of the token record (never its text); None without one.
+    """
+
+    key: str
+    via: Via
+    scopes: frozenset[str]
+    grants: frozenset[str] = frozenset()
+    session: str | None = None
+    token: str | None = None
+
+
+def rfc3339(moment: datetime) -> str:
+    """`2026-01-31T09:30:00.123Z`: UTC, milliseconds. `moment` must be aware."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
