@@ -1,0 +1,1 @@
+"""What both xData packages stand on: HTTP (`transport`), JSON-RPC (`rpc`) and the errors (`errors`)."""

@@ -1,0 +1,1 @@
+"""Sessions of an xData server: `xdata_session.client.ApiV2`."""
