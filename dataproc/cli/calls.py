@@ -1,0 +1,155 @@
+"""`exec`, `session` and `file`: what a caller does, from a shell."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dataproc.cli.output import Format, Output, as_json, line, members, result, table
+from dataproc.cli.problems import CommandError
+
+session = typer.Typer(help="Open, look at and close sessions.", no_args_is_help=True)
+file = typer.Typer(help="Files of the session that DATAPROC_SESSION_TOKEN names.", no_args_is_help=True)
+
+Target = Annotated[str, typer.Argument(metavar="MODULE.METHOD", help="What to run.")]
+Pairs = Annotated[list[str] | None, typer.Argument(metavar="[K=V]…", help="Params: the value is JSON, else text.")]
+Params = Annotated[
+    str | None, typer.Option("--params", help="Params as a JSON object; @file or - reads it from there.")
+]
+Timeout = Annotated[float | None, typer.Option("--timeout", min=0, help="Time limit of the run in seconds.")]
+
+
+def exec_(
+    target: Target, pairs: Pairs = None, params: Params = None, timeout: Timeout = None, output: Output = Format.TABLE
+) -> None:
+    """Run a method and print its result.
+
+    In the session of DATAPROC_SESSION_TOKEN; else, with DATAPROC_APIKEY and DATAPROC_SECRET, in one of its own that
+    ends with the call. DATAPROC_URL names the server.
+    """
+    from dataproc.cli.remote import Remote
+
+    module, dot, method = target.partition(".")
+    if not (module and dot and method):
+        raise CommandError(f"{target!r} is no MODULE.METHOD, like test-module.session-test")
+    call: dict[str, Any] = {
+        "module": module,
+        "method": method,
+        "params": {**_object(params), **dict(map(_pair, pairs or ()))},
+    }
+    if timeout is not None:
+        call["timeout"] = timeout
+    remote = Remote()
+    answer = remote.rpc("v1/dataproc", "dataproc.exec", call, remote.credentials())
+    as_json(answer) if output is Format.JSON else result(answer)
+
+
+@session.command("open")
+def open_(
+    expires_in: Annotated[int | None, typer.Option("--expires-in", min=1, help="Its life in seconds.")] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Open a session with the key and print its token, for DATAPROC_SESSION_TOKEN."""
+    from dataproc.cli.remote import Remote
+
+    remote = Remote()
+    params = {} if expires_in is None else {"expires_in": expires_in}
+    opened = remote.rpc("v1/session", "session.open_session", params, remote.credentials(key_only=True))
+    if output is Format.JSON:
+        as_json(opened)
+    else:
+        members(opened)
+        line(f"\nexport DATAPROC_SESSION_TOKEN={opened['access_token']}")
+
+
+@session.command("get")
+def get_(output: Output = Format.TABLE) -> None:
+    """Show the session of the token."""
+    from dataproc.cli.remote import Remote
+
+    remote = Remote()
+    shown = remote.rpc("v1/session", "session.get_session", {}, remote.session_only())
+    as_json(shown) if output is Format.JSON else members(shown)
+
+
+@session.command()
+def close(token: Annotated[str | None, typer.Argument(help="Default: DATAPROC_SESSION_TOKEN.")] = None) -> None:
+    """Close a session: its directory is gone when this returns."""
+    from dataproc.cli.remote import Remote
+
+    remote = Remote()
+    chosen = token or remote.token
+    if not chosen:
+        raise CommandError("no token given: name it, or set DATAPROC_SESSION_TOKEN")
+    remote.token = chosen
+    remote.rpc("v1/session", "session.close_session", {"token": chosen}, remote.session_only())
+    line("closed")
+
+
+@file.command()
+def put(
+    source: Annotated[Path, typer.Argument(help="A local file.", exists=True, dir_okay=False)],
+    path: Annotated[str | None, typer.Argument(help="Where in the session; default: the file's name.")] = None,
+) -> None:
+    """Upload a file."""
+    from dataproc.cli.remote import Remote
+
+    size = Remote().put(source, path or source.name)
+    line(f"{path or source.name}: {size} bytes")
+
+
+@file.command("get")
+def fetch(
+    path: Annotated[str, typer.Argument(help="A file of the session.")],
+    target: Annotated[
+        Path | None, typer.Argument(help="A local file, or - for stdout; default: the same name here.")
+    ] = None,
+) -> None:
+    """Download a file, whole or not at all."""
+    from dataproc.cli.remote import Remote
+
+    target = target or Path(Path(path).name)
+    to_stdout = str(target) == "-"
+    size = Remote().get(path, None if to_stdout else target)
+    if not to_stdout:
+        line(f"{target}: {size} bytes")
+
+
+@file.command()
+def ls(
+    path: Annotated[str, typer.Argument(help="A directory of the session.")] = "",
+    recursive: Annotated[bool, typer.Option("-r", "--recursive", help="With all below it.")] = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """List a directory."""
+    from dataproc.cli.remote import Remote
+
+    entries = Remote().listing(path, recursive)
+    as_json(entries) if output is Format.JSON else table(entries, ("path", "type", "size", "modified"))
+
+
+def _object(given: str | None) -> dict[str, Any]:
+    if given is None:
+        return {}
+    try:
+        text = sys.stdin.read() if given == "-" else Path(given[1:]).read_text() if given.startswith("@") else given
+        value = json.loads(text)
+    except (OSError, ValueError) as wrong:
+        raise CommandError(f"--params: {wrong}") from None
+    if not isinstance(value, dict):
+        raise CommandError("--params: must be a JSON object")
+    return value
+
+
+def _pair(given: str) -> tuple[str, Any]:
+    name, equals, text = given.partition("=")
+    if not (name and equals):
+        raise CommandError(f"{given!r} is no K=V")
+    try:
+        return name, json.loads(text)
+    except ValueError:
+        return name, text

@@ -1,0 +1,98 @@
+"""`dataproc key`: the administrator's verbs. They work on the database, beside a running server or without one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from dataproc.cli.output import Format, Output, as_json, line, members, table
+from dataproc.cli.problems import load_settings
+
+if TYPE_CHECKING:
+    from dataproc.access import Keys
+
+T = TypeVar("T")
+app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
+COLUMNS = ("id", "name", "scopes", "grants", "created_at", "expires_at", "revoked_at")
+
+Name = Annotated[str, typer.Option("--name", help="What the key is for; people read it.")]
+Scopes = Annotated[
+    str | None, typer.Option("--scopes", help="What it may call, comma-separated; default: all but admin.")
+]
+Grants = Annotated[str | None, typer.Option("--grants", help="The most its tokens may carry; default: its scopes.")]
+ExpiresIn = Annotated[int | None, typer.Option("--expires-in", min=1, help="Its life in seconds; default: no end.")]
+
+
+@app.command()
+def create(
+    name: Name,
+    scopes: Scopes = None,
+    grants: Grants = None,
+    expires_in: ExpiresIn = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Make a key. Its secret is shown now and never again."""
+    made = _with_keys(lambda keys: keys.create(name, _names(scopes), _names(grants), expires_in))
+    row = plain(made)
+    if output is Format.JSON:
+        as_json(row)
+    else:
+        members(row)
+        line("\nThe secret is not kept anywhere: note it now.")
+
+
+@app.command("list")
+def list_(output: Output = Format.TABLE) -> None:
+    """List the keys, without their secrets."""
+    rows = [plain(key) for key in _with_keys(lambda keys: keys.list())]
+    as_json(rows) if output is Format.JSON else table(rows, COLUMNS)
+
+
+@app.command()
+def revoke(key_id: Annotated[str, typer.Argument(help="The key's id, from `key list`.")]) -> None:
+    """Revoke a key: its tokens stop working at once, its sessions end."""
+    _with_keys(lambda keys: keys.revoke(key_id))
+    line(f"revoked {key_id}")
+
+
+def _names(given: str | None) -> frozenset[str] | None:
+    return None if given is None else frozenset(name.strip() for name in given.split(",") if name.strip())
+
+
+def plain(value: Any) -> dict[str, Any]:
+    """A record of the key table as plain JSON."""
+    from dataclasses import asdict
+    from datetime import datetime
+
+    from dataproc.types import rfc3339
+
+    def simple(member: Any) -> Any:
+        if isinstance(member, datetime):
+            return rfc3339(member)
+        return sorted(member) if isinstance(member, set | frozenset) else member
+
+    return {name: simple(member) for name, member in asdict(value).items()}
+
+
+def _with_keys(work: Callable[[Keys], Awaitable[T]]) -> T:
+    settings = load_settings()
+
+    from dataproc.access import Keys
+    from dataproc.clock import SystemClock
+    from dataproc.database import Database
+    from dataproc.telemetry import configure_logging
+
+    configure_logging(settings.log_format, settings.log_level)
+
+    async def run() -> T:
+        clock = SystemClock()
+        database = await Database.open(settings.database, clock)
+        try:
+            return await work(Keys(database, clock))
+        finally:
+            await database.close()
+
+    return asyncio.run(run())

@@ -1,0 +1,69 @@
+"""What a command prints: JSON for programs, tables for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+
+class Format(StrEnum):
+    """How to print."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+Output = Annotated[Format, typer.Option("-o", "--output", help="How to print.")]
+
+
+def line(text: str) -> None:
+    """Print one line, at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def as_json(value: Any) -> None:
+    """Print JSON, indented."""
+    line(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str | None = None) -> None:
+    """Print rows as a table; None is shown as a dash, a list by its members."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    picture = Table(*columns, title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        picture.add_row(
+            *(Text(_cell(row.get(column))) for column in columns)
+        )  # Text: no markup in other people's words
+    Console(soft_wrap=not sys.stdout.isatty()).print(picture)
+
+
+def members(values: Mapping[str, Any]) -> None:
+    """Print one thing, a line a member."""
+    table([{"": name, " ": value} for name, value in values.items()], ["", " "])
+
+
+def result(value: Any) -> None:
+    """Print what a method returned, for people: text as it is, a list of objects as a table, all else as JSON."""
+    if isinstance(value, str):
+        line(value)
+    elif isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+        table(value, list(dict.fromkeys(name for row in value for name in row)))
+    else:
+        as_json(value)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, list | tuple | set | frozenset):
+        return ", ".join(sorted(map(str, value)) if isinstance(value, set | frozenset) else map(str, value))
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)

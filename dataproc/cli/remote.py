@@ -1,0 +1,181 @@
+"""The verbs that call a server, over HTTP, as any client does. Who calls and where is read from the environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from http.client import HTTPException
+from ipaddress import ip_address
+from pathlib import Path
+from typing import IO, Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote, urlencode, urlsplit
+from urllib.request import HTTPRedirectHandler, OpenerDirector, ProxyHandler, Request, build_opener
+
+from dataproc import headers
+from dataproc.cli.problems import CommandError, Exit
+
+FILES = "/api/v1/dataproc/files/"
+
+
+class _NoRedirects(HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        return None  # the credentials are for this server alone
+
+
+def _opener(host: str) -> OpenerDirector:
+    try:
+        near = host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        near = False
+    return build_opener(_NoRedirects, *([ProxyHandler({})] if near else []))
+
+
+class Remote:
+    """A server, and the credentials to call it with: `DATAPROC_SESSION_TOKEN`, or `DATAPROC_APIKEY` and `_SECRET`."""
+
+    def __init__(self) -> None:
+        self.url = os.environ.get("DATAPROC_URL", "http://127.0.0.1:8000").rstrip("/")
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise CommandError(f"DATAPROC_URL: {self.url!r} is no http:// or https:// address")
+        self.token = os.environ.get("DATAPROC_SESSION_TOKEN")
+        self._key = {
+            headers.API_KEY: os.environ.get("DATAPROC_APIKEY"),
+            headers.SECRET: os.environ.get("DATAPROC_SECRET"),
+        }
+        self._opener = _opener(parts.hostname)
+
+    def credentials(self, *, key_only: bool = False) -> dict[str, str]:
+        """The headers that say who calls; the token wins where there is one and it will do."""
+        if self.token and not key_only:
+            return {headers.SESSION_TOKEN: self.token}
+        if missing := [name for name, value in self._key.items() if not value]:
+            names = " and ".join(f"DATAPROC_{name.upper()}" for name in missing)
+            raise CommandError(f"{names} not set: make a key on the server with `dataproc key create --name me`")
+        return {name: value for name, value in self._key.items() if value}
+
+    def session_only(self) -> dict[str, str]:
+        """The headers of the session; files belong to one."""
+        if not self.token:
+            raise CommandError(
+                "DATAPROC_SESSION_TOKEN not set: open a session with `dataproc session open` and export its token"
+            )
+        return {headers.SESSION_TOKEN: self.token}
+
+    def request(
+        self, method: str, path: str, who: dict[str, str], body: bytes | IO[bytes] | None = None, **more: str
+    ) -> Any:
+        """The open response; a refusal is a `CommandError` with the server's own words."""
+        request = Request(self.url + path, data=body, method=method, headers={**who, **more})  # noqa: S310 - http(s), checked above
+        try:
+            return self._opener.open(request)
+        except HTTPError as refused:
+            with refused:
+                raise _refusal(refused.code, refused.read()) from None
+        except (URLError, HTTPException, OSError) as lost:
+            cause = getattr(lost, "reason", lost)
+            reason = getattr(cause, "strerror", None) or cause or type(lost).__name__
+            message = (
+                f"no answer from {self.url}: {reason}. Is it running (`dataproc serve`), and is DATAPROC_URL right?"
+            )
+            raise CommandError(message, Exit.UNAVAILABLE) from None
+
+    def rpc(self, endpoint: str, method: str, params: dict[str, Any], who: dict[str, str]) -> Any:
+        """The result of one JSON-RPC call to `endpoint` (`v1/dataproc`)."""
+        body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode()
+        path = f"/api/{endpoint}/jsonrpc"
+        with self.request("POST", path, who, body, **{"Content-Type": "application/json"}) as response:
+            text = response.read()
+        answer = _json(text)
+        if "error" in answer:
+            raise _problem(answer["error"])
+        if "result" not in answer:
+            raise CommandError(f"{self.url} does not answer as a dataproc server does", Exit.UNAVAILABLE)
+        return answer["result"]
+
+    def put(self, source: Path, path: str) -> int:
+        """Upload a local file; its size in bytes."""
+        with source.open("rb") as content:
+            size = os.fstat(content.fileno()).st_size
+            more = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
+            self.request("PUT", FILES + quote(path), self.session_only(), content, **more).close()
+        return size
+
+    def get(self, path: str, target: Path | None) -> int:
+        """Download a file to `target`, whole or not at all, or to stdout; its size in bytes."""
+        with self.request("GET", FILES + quote(path), self.session_only()) as response:
+            expected = int(response.headers.get("Content-Length", -1))
+            if target is None:
+                return _copy(response, sys.stdout.buffer, expected)
+            partial = target.with_name(f".{target.name}.part")
+            try:
+                with partial.open("wb") as file:
+                    size = _copy(response, file, expected)
+                partial.replace(target)
+            finally:
+                partial.unlink(missing_ok=True)
+        return size
+
+    def listing(self, path: str, recursive: bool) -> list[dict[str, Any]]:
+        """All entries of a directory of the session."""
+        entries: list[dict[str, Any]] = []
+        where, query = quote(f"{path.strip('/')}/".lstrip("/")), {"recursive": "true"} if recursive else {}
+        while True:
+            with self.request("GET", f"{FILES}{where}?{urlencode(query)}", self.session_only()) as response:
+                page = _json(response.read())
+            entries += page["entries"]
+            if not page.get("cursor"):
+                return entries
+            query["cursor"] = page["cursor"]
+
+
+def _copy(source: IO[bytes], target: IO[bytes], expected: int) -> int:
+    size = 0
+    while chunk := source.read(1 << 20):
+        target.write(chunk)
+        size += len(chunk)
+    if expected not in (-1, size):
+        raise CommandError(f"the download broke off after {size} of {expected} bytes: try again", Exit.UNAVAILABLE)
+    target.flush()
+    return size
+
+
+def _json(text: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise CommandError("what answers there is no dataproc server: is DATAPROC_URL right?", Exit.UNAVAILABLE)
+    return value
+
+
+def _refusal(status: int, text: bytes) -> CommandError:
+    try:
+        error = json.loads(text)["error"]
+        return _problem(error)
+    except (ValueError, KeyError, TypeError):
+        return CommandError(f"HTTP {status}: {text[:200].decode(errors='replace').strip()}", Exit.REFUSED)
+
+
+def _problem(error: dict[str, Any]) -> CommandError:
+    data = error.get("data") or {}
+    name, message = data.get("name", "error"), error.get("message", "")
+    details = "".join(
+        f"\n  {'.'.join(map(str, each['loc']))}: {each['msg']}"
+        for each in data.get("errors", ())
+        if each["msg"] not in message
+    )
+    trace = f"\n{data['traceback'].rstrip()}" if data.get("traceback") else ""
+    return CommandError(f"{name}: {message}{details}{trace}", _exit_code(name, data))
+
+
+def _exit_code(name: str, data: dict[str, Any]) -> int:
+    if name.startswith("exec_"):
+        code = data.get("exit_code")
+        return code if isinstance(code, int) and 0 < code < 126 else Exit.FAILED
+    if data.get("retryable"):
+        return Exit.UNAVAILABLE
+    return Exit.USAGE if name == "invalid_params" else Exit.REFUSED

@@ -1,0 +1,182 @@
+"""`dataproc serve`: the server's life, from the socket to the last process gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shlex
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import uvicorn
+import uvloop
+
+from dataproc import headers
+from dataproc.cli.output import line
+from dataproc.cli.problems import CommandError, Exit
+from dataproc.composition import System, build
+from dataproc.settings import Settings
+from dataproc.telemetry import configure_logging
+from dataproc.web.app import create_app
+
+KEEP_ALIVE = 75  # seconds; more than proxies keep their idle connections, so that they never meet one just closed
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def run(settings: Settings, *, first_key: bool) -> None:
+    """Serve until a signal says stop."""
+    configure_logging(settings.log_format, settings.log_level)
+    with contextlib.closing(_bind(settings)) as listener:
+        uvloop.run(_serve(settings, listener, first_key))
+    if settings.uds is not None:
+        settings.uds.unlink(missing_ok=True)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, told from outside when to stop, and telling when it is ready."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield  # uvicorn's own would raise the signal again at the end, before our processes are stopped
+
+    def stop(self) -> None:
+        """End when what is under way is answered; told again, end at once."""
+        self.force_exit, self.should_exit = self.should_exit, True
+
+
+async def _serve(settings: Settings, listener: socket.socket, first_key: bool) -> None:
+    loop, starting = asyncio.get_running_loop(), asyncio.current_task()
+    assert starting is not None
+    for number in SIGNALS:
+        loop.add_signal_handler(number, starting.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        system = await build(settings)
+        try:
+            credentials = await _first_key(system) if first_key else None
+            await _refuse_to_be_open(system)
+            await system.start()
+            server = _Server(
+                _config(settings, create_app(system)), lambda: _announce(settings, listener, credentials, first_key)
+            )
+            for number in SIGNALS:
+                loop.add_signal_handler(number, server.stop)
+            await server.serve([listener])
+        finally:
+            await system.stop()
+
+
+def _config(settings: Settings, app: Any) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # who is trusted as a gateway is judged by the socket's own address
+        backlog=2048,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=round(settings.close_wait + settings.run_grace) + 1,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+    )
+
+
+def _bind(settings: Settings) -> socket.socket:
+    """The socket to listen on; it listens only once the server is ready."""
+    where = str(settings.uds) if settings.uds else f"{settings.host}:{settings.port}"
+    try:
+        if settings.uds is not None:
+            return _bind_unix(settings)
+        family, kind, protocol, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[
+            0
+        ]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        return listener
+    except OSError as refused:
+        remedy = (
+            "name another by DATAPROC_UDS"
+            if settings.uds
+            else "set DATAPROC_HOST or DATAPROC_PORT (0 takes a free port)"
+        )
+        raise CommandError(f"cannot listen on {where}: {refused.strerror or refused}: {remedy}") from None
+
+
+def _bind_unix(settings: Settings) -> socket.socket:
+    path = str(settings.uds)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.connect(path)
+        raise CommandError(f"another server listens on {path}: stop it, or name another by DATAPROC_UDS")
+    assert settings.uds is not None
+    if settings.uds.is_socket():
+        settings.uds.unlink()  # left behind by a server that was killed
+    listener.bind(path)
+    return listener
+
+
+async def _first_key(system: System) -> tuple[str, str] | None:
+    if await system.keys.list():
+        return None
+    made = await system.keys.create("first")
+    return made.apikey, made.secret
+
+
+async def _refuse_to_be_open(system: System) -> None:
+    settings = system.settings
+    if settings.loopback or await system.keys.list():
+        return
+    raise CommandError(
+        f"refused to listen on {settings.host}, beyond loopback, while there is no key: make one with "
+        "`dataproc key create --name me` (same settings), or listen on 127.0.0.1",
+        Exit.USAGE,
+    )
+
+
+def _address(settings: Settings, listener: socket.socket) -> str:
+    if settings.uds is not None:
+        return f"unix:{settings.uds}"
+    host, port = listener.getsockname()[:2]
+    scheme = "https" if settings.tls_cert else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def _announce(
+    settings: Settings, listener: socket.socket, credentials: tuple[str, str] | None, first_key: bool
+) -> None:
+    address = _address(settings, listener)
+    line(f"listening on {address}")
+    if not first_key:
+        return
+    if credentials:
+        line("\nThe first key; its secret is not kept anywhere, note it now:")
+        line(f"  export DATAPROC_APIKEY={credentials[0]}\n  export DATAPROC_SECRET={credentials[1]}")
+    else:
+        line("\nThere are keys already (`dataproc key list`; a new one: `dataproc key create --name me`).")
+    apikey, secret = map(shlex.quote, credentials) if credentials else ('"$DATAPROC_APIKEY"', '"$DATAPROC_SECRET"')
+    line(f"\nTry it:\n  {_curl(settings, address, apikey, secret)}\n")
+
+
+def _curl(settings: Settings, address: str, apikey: str, secret: str) -> str:
+    near = address.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+    where = f"--unix-socket {shlex.quote(str(settings.uds))} http://localhost" if settings.uds else near
+    call = '{"jsonrpc":"2.0","id":1,"method":"dataproc.exec","params":{"module":"test-module","method":"session-test"}}'
+    insecure = "-k " if settings.tls_cert else ""
+    return (
+        f"curl -s {insecure}{where}/api/v1/dataproc/jsonrpc -H 'Content-Type: application/json'"
+        f" -H {headers.API_KEY}:{apikey} -H {headers.SECRET}:{secret} -d '{call}'"
+    )
