@@ -6,6 +6,7 @@ docs/settings.md is generated from the descriptions here. Durations are seconds,
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -41,31 +42,50 @@ class Settings(BaseSettings):
     tls_cert: Path | None = Field(None, description="PEM certificate chain; with `tls_key`, https is served.")
     tls_key: Path | None = Field(None, description="PEM private key.")
     public_url: str | None = Field(None, description="The address that clients use, where a proxy is in front.")
-    forwarded_allow_ips: str = Field("", description="Peers whose `X-Forwarded-For` is believed, comma-separated networks.")
+    forwarded_allow_ips: str = Field(
+        "", description="Peers whose `X-Forwarded-For` is believed, comma-separated networks."
+    )
     metrics_public: bool = Field(False, description="Show `/metrics` and the details of `/readyz` to everybody.")
 
     # what it stands on
-    storage_url: str = Field("storage", description="fsspec location of the session directories; a plain path is a local folder.")
-    database_url: SecretStr | None = Field(None, description="SQLAlchemy URL; default: `dataproc.db` in a local storage folder.")
+    storage_url: str = Field(
+        "storage", description="fsspec location of the session directories; a plain path is a local folder."
+    )
+    database_url: SecretStr | None = Field(
+        None, description="SQLAlchemy URL; default: `dataproc.db` in a local storage folder."
+    )
     modules_dir: Path = Field(Path("modules"), description="Folder whose sub-folders are modules.")
-    cache_dir: Path | None = Field(None, description="Node-local folder for code copies, work directories and logs; default `.node` in a local storage folder.")
-    fsync: bool = Field(False, description="Survive a power cut too: fsync files and folders before a call is answered.")
+    cache_dir: Path | None = Field(
+        None,
+        description="Node-local folder for code copies, work directories and logs; default `.node` in a local storage folder.",
+    )
+    fsync: bool = Field(
+        False, description="Survive a power cut too: fsync files and folders before a call is answered."
+    )
 
     # who may call
-    gateway_secret: SecretStr | None = Field(None, description="Who sends this as `Xdata-Gateway-Secret` may name the session by `Xdata-Session-Id`.")
-    gateway_peers: str = Field("", description="Socket addresses that are trusted gateways: comma-separated networks, or `unix`.")
+    gateway_secret: SecretStr | None = Field(
+        None, description="Who sends this as `Xdata-Gateway-Secret` may name the session by `Xdata-Session-Id`."
+    )
+    gateway_peers: str = Field(
+        "", description="Socket addresses that are trusted gateways: comma-separated networks, or `unix`."
+    )
     gateway_idle_timeout: Seconds = Field(86400, description="Life of a gateway's session after its last use.")
 
     # sessions
     max_expires_in: Count = Field(365 * 86400, description="The longest life that `open_session` may ask for.")
     default_expires_in: Count = Field(2592000, description="Life of a session that asks for none.")
     max_sessions_per_key: Count = Field(100_000, description="Sessions that one key may hold open.")
-    grace_period: float = Field(0, ge=0, description="Time for which an ended session's files are kept and can be restored.")
+    grace_period: float = Field(
+        0, ge=0, description="Time for which an ended session's files are kept and can be restored."
+    )
     tombstone_retention: Seconds = Field(30 * 86400, description="Time for which an ended session is remembered.")
     run_retention: Seconds = Field(90 * 86400, description="Time for which run records are kept.")
     log_retention: Seconds = Field(30 * 86400, description="Time for which logs of runs are kept.")
     close_wait: Seconds = Field(10, description="How long a close, and a stop of the server, waits for runs under way.")
-    credential_cache: float = Field(1.0, ge=0, le=1, description="How long a checked credential is believed without asking the database.")
+    credential_cache: float = Field(
+        1.0, ge=0, le=1, description="How long a checked credential is believed without asking the database."
+    )
 
     # requests
     request_limit: Bytes = Field(16 * MiB, description="Largest JSON-RPC body.")
@@ -76,7 +96,9 @@ class Settings(BaseSettings):
 
     # runs
     engine: Literal["local"] = Field("local", description="Where methods run.")
-    sandbox: Literal["auto", "require", "off"] = Field("auto", description="`auto` starts where one wall stands, `require` demands all layers, `off` is for debugging.")
+    sandbox: Literal["auto", "require", "off"] = Field(
+        "auto", description="`auto` starts where one wall stands, `require` demands all layers, `off` is for debugging."
+    )
     worker_uid: int = Field(64999, gt=0, description="The unprivileged uid and gid of workers when the server is root.")
     network_modules: str = Field("", description="Modules that get the network they declare, comma-separated, or `*`.")
     run_timeout: Seconds = Field(300, description="Time limit of a run whose method declares none.")
@@ -87,17 +109,25 @@ class Settings(BaseSettings):
     worker_open_files: Count = Field(1024, description="Open files of a worker's process.")
     worker_file_size: Bytes = Field(10 * GiB, description="Largest file that a worker may write.")
     worker_tmp: Bytes = Field(256 * MiB, description="Size of a worker's `/tmp`, and of its `/dev/shm`.")
-    output_limit: Bytes = Field(16 * MiB, description="Output (stdout and stderr) kept of one run; the rest is counted.")
-    concurrent_runs: Count = Field(default_factory=lambda: 4 * _cores(), description="Runs at once; default 4 times the cores.")
+    output_limit: Bytes = Field(
+        16 * MiB, description="Output (stdout and stderr) kept of one run; the rest is counted."
+    )
+    concurrent_runs: Count = Field(
+        default_factory=lambda: 4 * _cores(), description="Runs at once; default 4 times the cores."
+    )
     warm_workers: int = Field(64, ge=0, description="Idle workers kept warm.")
-    warm_memory: float = Field(0.25, gt=0, le=1, description="Share of the machine's memory that idle workers may hold.")
+    warm_memory: float = Field(
+        0.25, gt=0, le=1, description="Share of the machine's memory that idle workers may hold."
+    )
     warm_life: Seconds = Field(600, description="Idle life of a warm worker, and of a zygote without one.")
     queue_limit: int = Field(1000, ge=0, description="Calls that may wait for a worker.")
     queue_share: float = Field(0.25, gt=0, le=1, description="Share of the queue that one key may fill.")
 
     # telling
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line.")
-    log_format: Literal["auto", "json", "console"] = Field("auto", description="`auto` is JSON unless stderr is a terminal.")
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="`auto` is JSON unless stderr is a terminal."
+    )
 
     @field_validator("storage_url")
     @classmethod
@@ -125,6 +155,8 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         sources = [init_settings, env_settings, dotenv_settings, SecretFileSource(settings_cls)]
         if named := os.environ.get("DATAPROC_CONFIG"):
+            if not Path(named).is_file():  # pydantic-settings would go on without it, silently
+                raise FileNotFoundError(f"DATAPROC_CONFIG names {named}, and there is no such file")
             sources.append(TomlConfigSettingsSource(settings_cls, Path(named)))
         return tuple(sources)
 
@@ -159,6 +191,19 @@ class Settings(BaseSettings):
             return ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+
+_OTHERS = frozenset({"DATAPROC_CONFIG", "DATAPROC_URL", "DATAPROC_APIKEY", "DATAPROC_SECRET", "DATAPROC_SESSION_TOKEN"})
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """Variables that look like settings and are none: most are misspelt."""
+    known = _OTHERS | {f"DATAPROC_{name.upper()}" for name in Settings.model_fields}
+    return sorted(
+        name
+        for name in environ
+        if name.startswith("DATAPROC_") and name not in known and name.removesuffix("_FILE") not in known
+    )
 
 
 class SecretFileSource(PydanticBaseSettingsSource):

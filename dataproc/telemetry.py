@@ -34,9 +34,14 @@ def _names_a_secret(name: str) -> bool:
     return _SECRET_NAME.search(name) is not None
 
 
+def without_passwords(text: str) -> str:
+    """The text, with the passwords of its URLs blanked."""
+    return _URL_PASSWORD.sub(rf"\1:{REDACTED}@", text) if "://" in text else text
+
+
 def _without_secrets(value: Any) -> Any:
     if isinstance(value, str):
-        return _URL_PASSWORD.sub(r"\1:" + REDACTED + "@", value) if "://" in value else value
+        return without_passwords(value)
     if isinstance(value, Mapping):
         return {name: REDACTED if _names_a_secret(str(name)) else _without_secrets(v) for name, v in value.items()}
     if isinstance(value, list | tuple):
