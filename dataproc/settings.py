@@ -21,8 +21,9 @@ from pydantic_settings import (
 )
 
 KiB, MiB, GiB = 2**10, 2**20, 2**30
-Seconds = Annotated[float, Field(gt=0)]
-Bytes = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0), "seconds"]  # the word is for docs/settings.md
+WholeSeconds = Annotated[int, Field(gt=0), "seconds"]
+Bytes = Annotated[int, Field(gt=0), "bytes"]
 Count = Annotated[int, Field(gt=0)]
 
 
@@ -73,8 +74,8 @@ class Settings(BaseSettings):
     gateway_idle_timeout: Seconds = Field(86400, description="Life of a gateway's session after its last use.")
 
     # sessions
-    max_expires_in: Count = Field(365 * 86400, description="The longest life that `open_session` may ask for.")
-    default_expires_in: Count = Field(2592000, description="Life of a session that asks for none.")
+    max_expires_in: WholeSeconds = Field(365 * 86400, description="The longest life that `open_session` may ask for.")
+    default_expires_in: WholeSeconds = Field(2592000, description="Life of a session that asks for none.")
     max_sessions_per_key: Count = Field(100_000, description="Sessions that one key may hold open.")
     grace_period: float = Field(
         0, ge=0, description="Time for which an ended session's files are kept and can be restored."
