@@ -141,6 +141,12 @@ class Conflict(DataprocError):
     code, name, http_status = -32011, "conflict", 409
 
 
+class PreconditionFailed(Conflict):
+    """The file is not what `If-Match` or `If-None-Match` says: a conflict with a status of its own."""
+
+    http_status = 412
+
+
 class StorageUnavailable(DataprocError):
     """The store or the database does not answer."""
 

@@ -1,0 +1,149 @@
+"""Operations on the files of one session: blocking, by descriptors, confined by `storage.paths`."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import threading
+from dataclasses import dataclass
+from typing import Literal
+
+from dataproc.errors import InvalidParams, PreconditionFailed
+from dataproc.storage.folders import Folders, Tree
+from dataproc.storage.paths import RelPath, open_regular, opened_beneath, opened_folder
+
+RENAMING = threading.Lock()  # between looking at what a condition names, and the rename
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """Only where nothing is there yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """Only over a file with one of these ETags; none of them: over any file."""
+
+    tags: frozenset[str]
+
+
+Condition = Absent | Matches | None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What lies at a path. size: bytes, of files alone. modified: nanoseconds since 1970, UTC."""
+
+    path: str
+    type: Literal["file", "directory", "link", "other"]
+    size: int
+    modified: int
+    etag: str
+
+    @classmethod
+    def of(cls, path: str, found: os.stat_result) -> Entry:
+        """From what the disk says."""
+        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "other")
+        return cls(path, kind, found.st_size if kind == "file" else 0, found.st_mtime_ns, etag_of(found))
+
+
+_KINDS: dict[int, Literal["file", "directory", "link"]] = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFLNK: "link",
+}
+
+
+def etag_of(found: os.stat_result) -> str:
+    """A strong ETag, quotes included. The change time is in it, which no module can set back."""
+    identity = f"{found.st_ino}.{found.st_size}.{found.st_mtime_ns}.{found.st_ctime_ns}"
+    return f'"{hashlib.blake2b(identity.encode(), digest_size=12).hexdigest()}"'
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A file that was put: `created` where none was there before."""
+
+    entry: Entry
+    created: bool
+
+
+class Reading:
+    """A regular file, open for reading: what it was when it was opened stays readable."""
+
+    def __init__(self, fd: int, entry: Entry) -> None:
+        self._fd = fd
+        self._lock = threading.Lock()
+        self.entry = entry
+
+    def pread(self, size: int, offset: int) -> bytes:
+        """Up to `size` bytes; fewer only at the end. Raises OSError, also once it is closed."""
+        with self._lock:
+            return os.pread(self._fd, size, offset)
+
+    def close(self) -> None:
+        """Waits for a read under way in another thread, as its descriptor may soon be another file's."""
+        with self._lock:
+            fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class Files:
+    """The files of one session."""
+
+    def __init__(self, folders: Folders, tree: Tree) -> None:
+        self.folders = folders
+        self.tree = tree
+
+    def stat(self, path: RelPath) -> Entry:
+        """What lies at a path, a link inside the directory followed."""
+        with opened_folder(self.tree.files) as root, opened_beneath(root, path.names, os.O_PATH) as fd:
+            found = Entry.of(str(path), os.fstat(fd))
+        if path.directory and found.type != "directory":
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        return found
+
+    def read(self, path: RelPath) -> Reading:
+        """A regular file, opened."""
+        try:
+            with opened_folder(self.tree.files) as root:
+                fd = open_regular(root, path.names, self.folders.worker_uid)
+        except IsADirectoryError:
+            raise InvalidParams.field("path", "is a directory; written with a / at its end, it is listed") from None
+        return Reading(fd, Entry.of(str(path), os.fstat(fd)))
+
+    def delete(self, path: RelPath, condition: Condition, recursive: bool) -> None:
+        """Unlink a file or a link; move a directory to the trash if `recursive`."""
+        if not path.names:
+            raise InvalidParams.field(
+                "path", "is the session directory itself; delete what is in it, or close the session"
+            )
+        name = path.names[-1]
+        with opened_folder(self.tree.files) as root, opened_beneath(root, path.names[:-1]) as parent, RENAMING:
+            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            require(condition, found)
+            if stat.S_ISDIR(found.st_mode):
+                self._delete_folder(parent, name, recursive)
+            elif path.directory:
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            else:
+                os.unlink(name, dir_fd=parent)
+
+    def _delete_folder(self, parent: int, name: str, recursive: bool) -> None:
+        if not recursive:
+            raise InvalidParams.field("recursive", "the path is a directory, which is deleted only with recursive=true")
+        self.folders.trash.take(parent, name)
+
+
+def require(condition: Condition, found: os.stat_result | None) -> None:
+    """Raises PreconditionFailed where what was found is not what the condition names."""
+    match condition:
+        case Absent() if found is not None:
+            raise PreconditionFailed("there is a file of that name already")
+        case Matches() if found is None:
+            raise PreconditionFailed("there is no file of that name")
+        case Matches(tags) if tags and found is not None and etag_of(found) not in tags:
+            raise PreconditionFailed("the file was changed meanwhile", etag=etag_of(found))

@@ -1,0 +1,210 @@
+"""The workspaces of sessions: one folder each, that only its session can reach."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Callable
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from dataproc.clock import Clock
+from dataproc.errors import SessionEnded
+from dataproc.storage.backend import Backend, on_disk
+from dataproc.storage.files import Condition, Entry, Files, Reading, Written
+from dataproc.storage.folders import Tree, session_place
+from dataproc.storage.listing import Listing, Selection, list_folder
+from dataproc.storage.paths import RelPath
+from dataproc.storage.upload import Upload
+
+_KNOWN = 8192  # sessions whose folders are remembered to be there
+_GONE = 100_000  # sessions remembered to be discarded ...
+_GONE_FOR = 600.0  # ... and for how long, in seconds: a request that found its session alive has long ended by then
+
+T = TypeVar("T")
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Workspaces:
+    """Every session's workspace. Knows no keys and no states: a session id selects, the caller has been checked."""
+
+    def __init__(self, backend: Backend, clock: Clock) -> None:
+        self._backend = backend
+        self._clock = clock
+        self._known: dict[str, Tree] = {}
+        self._applications: dict[tuple[str, str], Path] = {}
+        self._bringing: dict[str, asyncio.Task[Tree]] = {}
+        self._gone: dict[str, float] = {}
+
+    def of(self, session_id: str) -> Workspace:
+        """The workspace of a session; nothing is made yet. Raises InvalidParams for what is no session id."""
+        if session_id not in self._known:
+            session_place(session_id)
+        return Workspace(self, self._backend, session_id)
+
+    async def discard(self, session_id: str) -> None:
+        """Put a session's files out of everybody's reach, to be deleted in the background. Raises StorageUnavailable.
+
+        Whoever found the session alive just before, and comes now, gets SessionEnded and makes nothing anew.
+        """
+        session_place(session_id)
+        self._remember_gone(session_id)
+        self._known.pop(session_id, None)
+        if (task := self._bringing.get(session_id)) is not None:
+            await asyncio.wait([task])
+        await self._backend.drop(session_id)
+
+    async def sweep(self) -> None:
+        """At the start: go on with deletions, and drop files under way, that an earlier process left."""
+        await self._backend.sweep()
+
+    async def application(self, key: str, module: str) -> Path:
+        """The folder that a module keeps across the sessions of a key. Raises InvalidParams, StorageUnavailable."""
+        found = self._applications.get((key, module))
+        if found is None:
+            found = await self._backend.application(key, module)
+            _bounded(self._applications, _KNOWN)
+            self._applications[key, module] = found
+        return found
+
+    async def check(self) -> None:
+        """Raises StorageUnavailable where the storage cannot be written to."""
+        await self._backend.check()
+
+    async def close(self) -> None:
+        """Stop the background deletions; the next start goes on with them."""
+        await self._backend.close()
+
+    async def settle(self) -> None:
+        """Wait until all that was discarded is deleted."""
+        await self._backend.settle()
+
+    def known(self, session_id: str) -> Tree | None:
+        """The folders of a session that are surely there, without asking the disk."""
+        return self._known.get(session_id)
+
+    async def bring(self, session_id: str) -> Tree:
+        """The folders of a session, made or fetched if they are missing; callers at once share one making."""
+        self.refuse_gone(session_id)
+        task = self._bringing.get(session_id)
+        if task is None:
+            task = asyncio.create_task(self._bring(session_id))
+            self._bringing[session_id] = task
+            task.add_done_callback(lambda _: self._bringing.pop(session_id, None))
+        tree = await asyncio.shield(task)
+        self.refuse_gone(session_id)
+        return tree
+
+    def refuse_gone(self, session_id: str) -> None:
+        """Raises SessionEnded for a session whose files were discarded."""
+        if session_id in self._gone:
+            raise SessionEnded("the session has ended; open a new one", reason="closed")
+
+    async def _bring(self, session_id: str) -> Tree:
+        tree = await self._backend.bring(session_id)
+        if session_id not in self._gone:
+            _bounded(self._known, _KNOWN)
+            self._known[session_id] = tree
+        return tree
+
+    def _remember_gone(self, session_id: str) -> None:
+        now = self._clock.monotonic()
+        while self._gone and (now - next(iter(self._gone.values())) > _GONE_FOR or len(self._gone) >= _GONE):
+            del self._gone[next(iter(self._gone))]
+        self._gone.pop(session_id, None)
+        self._gone[session_id] = now
+
+
+def _bounded(remembered: dict[K, V], most: int) -> None:
+    while len(remembered) >= most:
+        del remembered[next(iter(remembered))]
+
+
+class Workspace:
+    """One session's directory."""
+
+    __slots__ = ("_all", "_backend", "session_id")
+
+    def __init__(self, workspaces: Workspaces, backend: Backend, session_id: str) -> None:
+        self._all = workspaces
+        self._backend = backend
+        self.session_id = session_id
+
+    def checkout(self) -> Checkout:
+        """The real folders, for as long as the block lasts; leaving it makes durable what was changed in them.
+
+        Raises SessionEnded, StorageUnavailable.
+        """
+        return Checkout(self._all, self._backend, self.session_id)
+
+    async def stat(self, path: RelPath) -> Entry:
+        """What lies at a path. Raises NotFound, InvalidParams."""
+        return await self._on_disk(lambda files: files.stat(path))
+
+    async def read(self, path: RelPath) -> Reading:
+        """A regular file, opened; the caller closes it. Raises NotFound, InvalidParams, Conflict for a directory."""
+        opening = asyncio.ensure_future(self._on_disk(lambda files: files.read(path)))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_unread)
+            raise
+
+    async def list(self, path: RelPath, selection: Selection) -> Listing:
+        """What a directory holds, sorted by name. Raises NotFound, InvalidParams."""
+        return await self._on_disk(lambda files: list_folder(files, path, selection))
+
+    async def write(
+        self, path: RelPath, chunks: AsyncIterable[bytes], condition: Condition = None, sha256: bytes | None = None
+    ) -> Written:
+        """Make or replace a file, whole or not at all. Whoever reads meanwhile sees the old one.
+
+        chunks: large ones, each is a step in a thread. sha256: the digest the bytes must have, else InvalidParams.
+        Raises PreconditionFailed, Conflict for a directory of that name, StorageUnavailable, and what `chunks` raises.
+        """
+        async with self.checkout() as tree:
+            upload = Upload(self._backend.folders, tree, path, hashed=sha256 is not None)
+            try:
+                async for chunk in chunks:
+                    await on_disk(upload.write, chunk)
+                written = await on_disk(upload.commit, condition, sha256)
+            finally:
+                await asyncio.to_thread(upload.close)
+            self._all.refuse_gone(self.session_id)
+        return written
+
+    async def delete(self, path: RelPath, condition: Condition = None, *, recursive: bool = False) -> None:
+        """Delete a file, or with `recursive` a directory. Raises NotFound, InvalidParams, PreconditionFailed."""
+        async with self.checkout() as tree:
+            files = Files(self._backend.folders, tree)
+            await on_disk(files.delete, path, condition, recursive)
+
+    async def _on_disk(self, work: Callable[[Files], T]) -> T:
+        tree = self._all.known(self.session_id) or await self._all.bring(self.session_id)
+        return await on_disk(work, Files(self._backend.folders, tree))
+
+
+class Checkout:
+    """The block in which a session's real folders are used."""
+
+    __slots__ = ("_all", "_backend", "_session_id", "_tree")
+
+    def __init__(self, workspaces: Workspaces, backend: Backend, session_id: str) -> None:
+        self._all = workspaces
+        self._backend = backend
+        self._session_id = session_id
+
+    async def __aenter__(self) -> Tree:
+        self._tree = self._all.known(self._session_id) or await self._all.bring(self._session_id)
+        return self._tree
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._backend.commit(self._session_id, self._tree)
+
+
+def _close_unread(opening: asyncio.Future[Reading]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
