@@ -57,7 +57,7 @@ def die_first() -> None:
 
 
 def drop_capabilities() -> None:
-    """Give up every capability, and every way to one at a later exec. Needs CAP_SETPCAP; a new user namespace has it."""
+    """Give up every capability and every way to one at a later exec. Needs CAP_SETPCAP, as in a new user namespace."""
     number = 0
     while _is_capability(number):
         syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
@@ -84,9 +84,9 @@ _TABLES = re.compile(rb"^VmPTE:\s+(\d+) kB$", re.MULTILINE)
 def tree_memory(pids: Iterable[int], limit: int = 0) -> int:
     """Bytes that these processes hold: no less than the truth, and the truth where that is more than `limit`.
 
-    First the sum of what each says for itself (30 microseconds a process), in which pages shared after a fork count in each.
-    Only where that is above `limit` is each page shared out among its users, which walks the page tables: about a
-    millisecond for 100 MiB. Processes that have gone count nothing.
+    First the sum of what each says for itself (20 to 70 microseconds a process), in which pages that are shared since
+    a fork count in each. Only where that is above `limit` is each page shared out among its users, which walks the
+    page tables: about a millisecond a process of 300 MiB. Processes that have gone count nothing.
     """
     known = tuple(pids)
     most = sum(_kilobytes(pid, "status", _HELD) for pid in known) * 1024
