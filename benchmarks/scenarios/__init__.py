@@ -1,0 +1,18 @@
+"""One file a scenario; each has `run(bench)`. `ALL` is the order in which they run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from benchmarks.bench import Bench
+from benchmarks.harness import Measured
+from benchmarks.scenarios import first_call, many_files, many_sessions, throughput, warm, worker_memory
+
+ALL: dict[str, Callable[[Bench], Measured]] = {
+    "warm": warm.run,
+    "throughput": throughput.run,
+    "first-call": first_call.run,
+    "worker-memory": worker_memory.run,
+    "many-files": many_files.run,
+    "many-sessions": many_sessions.run,
+}
