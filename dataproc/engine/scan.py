@@ -1,0 +1,107 @@
+"""The keeper's eye on workers: memory of each worker's whole tree, and processes that should not be there.
+
+A worker's tree is its PID namespace, which no process can leave. Standard library only.
+Facts: proc_pid_statm(5).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from dataproc.engine import bounds
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+FAST, SLOW = 0.1, 0.5  # seconds between looks: while a tree grows, and while none does
+OWN = 2  # the namespace's process 1 and the worker
+
+
+@dataclass(slots=True)
+class Watched:
+    """A worker under watch: its PID namespace and what its tree may hold."""
+
+    worker: int
+    memory: int
+    pids: list[int] = field(default_factory=list)
+    used: int = 0
+    told: bool = False
+
+
+class Watch:
+    """What `tick` looks at, keyed by PID namespace."""
+
+    def __init__(self) -> None:
+        self._trees: dict[int, Watched] = {}
+        self._next = 0.0
+        self._growing = False
+
+    def add(self, worker: int, namespace: int, memory: int) -> None:
+        """Watch a worker from now on."""
+        self._trees[namespace] = Watched(worker, memory)
+
+    def drop(self, worker: int) -> None:
+        """Stop watching a worker."""
+        self._trees = {namespace: tree for namespace, tree in self._trees.items() if tree.worker != worker}
+
+    def pause(self) -> float:
+        """Seconds until the next look is due; a day where nothing is watched."""
+        return max(0.0, self._next - time.monotonic()) if self._trees else 86400.0
+
+    def tick(self) -> list[dict[str, Any]]:
+        """Look, if it is time: kill trees above their bound; tell of these, and of processes beside a worker."""
+        if not self._trees or time.monotonic() < self._next:
+            return []
+        self._gather()
+        events, self._growing = [], False
+        for tree in self._trees.values():
+            events += self._judge(tree)
+        self._next = time.monotonic() + (FAST if self._growing else SLOW)
+        return events
+
+    def _gather(self) -> None:
+        for tree in self._trees.values():
+            tree.pids.clear()
+        for name in os.listdir("/proc"):
+            if name.isdigit():
+                found = self._trees.get(namespace_of(int(name)))
+                if found is not None:
+                    found.pids.append(int(name))
+
+    def _judge(self, tree: Watched) -> list[dict[str, Any]]:
+        before, tree.used = tree.used, sum(resident(pid) for pid in tree.pids)
+        self._growing |= tree.used > before + 2**20
+        if tree.used > tree.memory and (held := bounds.tree_memory(tree.pids)) > tree.memory:
+            for pid in tree.pids:
+                kill(pid)
+            told, tree.told = tree.told, True
+            return [] if told else [{"event": "memory", "worker": tree.worker, "used": held, "limit": tree.memory}]
+        extra = len(tree.pids) - OWN
+        return [{"event": "company", "worker": tree.worker, "extra": extra}] if extra > 0 else []
+
+
+def namespace_of(pid: int) -> int:
+    """The inode of a process's PID namespace; 0 where it has gone."""
+    try:
+        return os.stat(f"/proc/{pid}/ns/pid").st_ino
+    except OSError:
+        return 0
+
+
+def resident(pid: int) -> int:
+    """Bytes that a process has in memory, shared ones too: a bound from above at 10 microseconds."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb", buffering=0) as file:
+            return int(file.read().split()[1]) * PAGE
+    except (OSError, IndexError):
+        return 0
+
+
+def kill(pid: int) -> None:
+    """SIGKILL, where the process is still there."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
