@@ -1,0 +1,81 @@
+"""The application: every route of the server, joined in one function."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dataproc.web import VERSION, files, openrpc, probes, refusals
+from dataproc.web.asgi import REQUEST_ID_OF_REPLY, request_id_of
+from dataproc.web.auth import SESSION_OF_REPLY, Resolve
+from dataproc.web.background import Background
+from dataproc.web.dataproc_api import dataproc_methods, module_methods
+from dataproc.web.rpc import RpcEndpoint
+from dataproc.web.session_api import session_methods
+
+if TYPE_CHECKING:
+    from dataproc.composition import System
+
+
+def create_app(system: System) -> FastAPI:
+    """The server's HTTP face over a system that its owner starts before, and stops after, serving.
+
+    The application's own lifespan lets notifications finish; serve it with lifespan on.
+    """
+    settings, background = system.settings, Background()
+    tables = {
+        "/api/v1/session/jsonrpc": session_methods(settings),
+        "/api/v2/session/jsonrpc": session_methods(settings),
+        "/api/v1/dataproc/jsonrpc": dataproc_methods(settings),
+        "/api/v2/module/jsonrpc": module_methods(settings),
+    }
+    endpoints = {path: RpcEndpoint(system, path, methods, background) for path, methods in tables.items()}
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await background.drain(settings.close_wait)
+
+    app = Application(endpoints, title="dataproc", version=VERSION, lifespan=lifespan, redoc_url=None)
+    app.state.system = system
+    refusals.install(app)
+    app.include_router(files.router)
+    app.include_router(probes.router)
+    app.include_router(openrpc.router(tables, settings.public_url or ""))
+    resolve = Resolve(system)
+    app.router.routes += [Route("/auth/resolve", resolve), Route("/auth/resolve/{anything:path}", resolve)]
+    return app
+
+
+class Application(FastAPI):
+    """FastAPI with the JSON-RPC endpoints in front of its middleware, and every other reply named."""
+
+    def __init__(self, endpoints: Mapping[str, ASGIApp], **options: Any) -> None:
+        super().__init__(**options)
+        self.endpoints = endpoints
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        endpoint = self.endpoints.get(scope["path"])
+        if endpoint is not None:
+            await endpoint(scope, receive, send)
+            return
+        request_id = request_id_of(dict(scope["headers"]).get(b"x-request-id"))
+        scope[REQUEST_ID_OF_REPLY] = request_id
+
+        async def named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+                if session := scope.get(SESSION_OF_REPLY):
+                    headers.append((b"xdata-session-id", session.encode()))
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await super().__call__(scope, receive, named)

@@ -1,0 +1,141 @@
+"""`dataproc.*` and `module.exec`: run a method of a module, and say which there are."""
+
+from __future__ import annotations
+
+from dataproc.access.scopes import may_exec
+from dataproc.errors import (
+    ExecCancelled,
+    ExecCrashed,
+    ExecFailed,
+    ExecTimeout,
+    Forbidden,
+    Interrupted,
+    InvalidRequest,
+    MethodNotFound,
+    ModuleNotFound,
+    Overloaded,
+    QuotaExceeded,
+    TooLarge,
+)
+from dataproc.executor import Call
+from dataproc.runs import Completed, error_of
+from dataproc.settings import Settings
+from dataproc.types import Json, JsonObject
+from dataproc.web import VERSION
+from dataproc.web.exchange import Exchange
+from dataproc.web.methods import RpcMethod
+from dataproc.web.params import Param, Signature, anything, boolean, object_, or_null, seconds, text
+
+_NAME: JsonObject = {"type": "string", "minLength": 1}
+_OBJECT: JsonObject = {"type": "object"}
+_EXEC_ERRORS = (
+    ModuleNotFound,
+    MethodNotFound,
+    ExecFailed,
+    ExecCrashed,
+    ExecTimeout,
+    ExecCancelled,
+    QuotaExceeded,
+    Overloaded,
+    Interrupted,
+    TooLarge,
+)
+
+
+def dataproc_methods(settings: Settings) -> tuple[RpcMethod, ...]:
+    """The table of `/api/v1/dataproc/jsonrpc`."""
+    listed: JsonObject = {"type": "object", "properties": {"modules": {"type": "array", "items": _OBJECT}}}
+    return (
+        RpcMethod(
+            "dataproc.get_server_version",
+            get_server_version,
+            "The server's version.",
+            Signature(()),
+            {"type": "string"},
+        ),
+        _exec("dataproc.exec", settings),
+        RpcMethod(
+            "dataproc.list_modules",
+            list_modules,
+            "The modules that the caller may use.",
+            Signature(()),
+            listed,
+            needs="dataproc.exec",
+        ),
+        RpcMethod(
+            "dataproc.describe_module",
+            describe_module,
+            "One module: its methods, with JSON Schemas of params and results.",
+            Signature((Param("module", text, _NAME, "Its name."),)),
+            listed,
+            needs="dataproc.exec",
+            errors=(ModuleNotFound,),
+        ),
+    )
+
+
+def module_methods(settings: Settings) -> tuple[RpcMethod, ...]:
+    """The table of `/api/v2/module/jsonrpc`."""
+    return (_exec("module.exec", settings),)
+
+
+def _exec(name: str, settings: Settings) -> RpcMethod:
+    most = settings.max_run_timeout
+    limit: JsonObject = {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": most}
+    params = (
+        Param("module", text, _NAME, "The module's name."),
+        Param("method", text, _NAME, "The name of its method."),
+        Param("input", object_, _OBJECT, "Declared inputs, by name.", {}),
+        Param("output", object_, _OBJECT, "Declared outputs, by name.", {}),
+        Param("params", object_, _OBJECT, "The method's own params, by name.", {}),
+        Param("token", anything, {}, "Accepted and ignored: the header decides.", None),
+        Param("timeout", or_null(seconds(most)), limit, "Time limit of the run in seconds.", None, True),
+        Param("close", or_null(boolean), {"type": ["boolean", "null"]}, "End the session after the call.", None, True),
+    )
+    return RpcMethod(
+        name,
+        exec_method,
+        "Run a method of a module in the caller's session, or in a fresh one that ends with the call.",
+        Signature(params),
+        {},
+        needs="dataproc.exec",
+        errors=_EXEC_ERRORS,
+    )
+
+
+async def get_server_version(exchange: Exchange) -> Json:
+    """The version of this distribution."""
+    return VERSION
+
+
+async def exec_method(
+    exchange: Exchange,
+    module: str,
+    method: str,
+    input: JsonObject,  # noqa: A002 - the contract's word
+    output: JsonObject,
+    params: JsonObject,
+    token: object,
+    timeout: float | None,  # noqa: ASYNC109 - the run's limit, which the engine enforces
+    close: bool | None,
+) -> Json:
+    """What the method returned; whatever else became of the run is raised, with its id."""
+    if exchange.idempotency_key is not None:
+        raise InvalidRequest("this server keeps no idempotency keys yet: send the call without `Idempotency-Key`")
+    system, principal = exchange.system, exchange.principal
+    canonical = system.registry.resolve(module).name
+    if not may_exec(principal, canonical, method):
+        scope = f"dataproc.exec:{canonical}.{method}"
+        raise Forbidden(f"the credentials do not allow {canonical}.{method}", scope=scope)
+    session = await exchange.session()
+    if close is not None:
+        exchange.close(close)
+    ended = await system.executor.execute(
+        Call(principal, session, canonical, method, params, input, output, timeout, exchange.request_id)
+    )
+    if isinstance(ended.outcome, Completed):
+        return ended.outcome.result
+    error = error_of(ended.outcome)
+    assert error is not None
+    error.data["run_id"] = ended.run.id
+    raise error

@@ -1,0 +1,79 @@
+"""One HTTP request to an RPC endpoint while it is answered: who asks, and in which session its calls run."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from dataproc.types import Principal, wire_id
+from dataproc.web.asgi import RawHeaders
+
+if TYPE_CHECKING:
+    from dataproc.composition import System
+    from dataproc.sessions import Opened
+
+
+class Exchange:
+    """Shared by all calls of a batch.
+
+    With a key alone, the first call that asks for a session opens a fresh one, the others get the same, and `finish`
+    ends it. `idempotency_key` is the header's text, None without.
+    """
+
+    __slots__ = ("_closes", "_keeps", "_opening", "idempotency_key", "principal", "request_id", "system")
+
+    def __init__(self, system: System, principal: Principal, request_id: str, idempotency_key: str | None) -> None:
+        self.system = system
+        self.principal = principal
+        self.request_id = request_id
+        self.idempotency_key = idempotency_key
+        self._opening: asyncio.Task[Opened] | None = None
+        self._closes = False
+        self._keeps = False
+
+    async def session(self) -> str:
+        """Id of the session that a call runs in."""
+        if self.principal.session is not None:
+            return self.principal.session
+        if self._opening is None:
+            self._opening = asyncio.ensure_future(self.system.sessions.open(self.principal, one_shot=True))
+        return (await asyncio.shield(self._opening)).session.id
+
+    def close(self, close: bool) -> None:
+        """What a call's `close` asks for; in a batch without a token one that keeps the session is enough."""
+        if close:
+            self._closes = True
+        else:
+            self._keeps = True
+
+    @property
+    def ends(self) -> str | None:
+        """Id of the session that `finish` will end."""
+        opened = self._opened
+        if opened is not None:
+            return None if self._keeps else opened.session.id
+        return self.principal.session if self._closes else None
+
+    async def finish(self) -> None:
+        """End the session if that is due. Called once, when every call of the request has ended."""
+        session = self.ends
+        if session is not None:
+            await self.system.reaper.end(session, "closed")
+
+    def reply_headers(self) -> RawHeaders:
+        """What the reply says beside its type and length."""
+        headers = [(b"x-request-id", self.request_id.encode())]
+        opened = self._opened
+        session = self.principal.session if opened is None else opened.session.id
+        if session is not None:
+            headers.append((b"xdata-session-id", wire_id(session).encode()))
+        if opened is not None and self._keeps:
+            headers.append((b"xdata-session-token", opened.access_token.encode()))
+        return headers
+
+    @property
+    def _opened(self) -> Opened | None:
+        opening = self._opening
+        if opening is None or not opening.done() or opening.cancelled() or opening.exception() is not None:
+            return None
+        return opening.result()

@@ -1,0 +1,192 @@
+"""The JSON-RPC endpoints: one request read, authenticated, parsed, run and answered.
+
+An endpoint is a bare ASGI application, reached before FastAPI's own machinery, because a framework that validates
+the body first answers 422 where the protocol has -32700 and -32600, and because a warm call is as fast as this file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import structlog
+from starlette.types import Receive, Scope, Send
+
+from dataproc import jsonrpc
+from dataproc.errors import DataprocError, InternalError, InvalidRequest, Overloaded, ParseError, UnknownRpcMethod
+from dataproc.jsonrpc import Batch, Rejected, Request
+from dataproc.telemetry import METRICS
+from dataproc.web import openrpc
+from dataproc.web.asgi import (
+    DisconnectedError,
+    MethodNotAllowed,
+    RawHeaders,
+    read_body,
+    refusal_headers,
+    request_id_of,
+    require_json,
+    respond,
+    status_of,
+)
+from dataproc.web.auth import authenticate
+from dataproc.web.background import Background
+from dataproc.web.exchange import Exchange
+from dataproc.web.methods import RpcMethod
+
+if TYPE_CHECKING:
+    from dataproc.composition import System
+
+log = structlog.get_logger(__name__)
+
+PARSED_IN_A_THREAD = 256 * 1024  # bytes; above, parsing would hold up everybody else for milliseconds
+
+
+class RpcEndpoint:
+    """One endpoint and the table of its methods, as an ASGI application."""
+
+    def __init__(self, system: System, path: str, methods: Iterable[RpcMethod], background: Background) -> None:
+        self.system = system
+        table = tuple(methods)
+        self.methods = {method.name: method for method in (*table, openrpc.discovery(path, table))}
+        self.background = background
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        request_id = request_id_of(headers.get(b"x-request-id"))
+        try:
+            exchange, body = await self._admit(scope, receive, headers, request_id)
+        except DisconnectedError:
+            return
+        except Exception as error:
+            await _refuse(send, _told(error, request_id), request_id)
+            return
+        answer = await self._answer(exchange, body)
+        reply = exchange.reply_headers()
+        if answer is None:
+            await respond(send, 204, reply)
+        else:
+            reply.append((b"content-type", b"application/json"))
+            await respond(send, 200, reply, answer)
+
+    async def _admit(
+        self, scope: Scope, receive: Receive, headers: dict[bytes, bytes], request_id: str
+    ) -> tuple[Exchange, bytes]:
+        """The request and its body. What this raises refuses the request as a whole.
+
+        Authentication comes before the body is read: strangers cost nothing and learn nothing.
+        """
+        if scope["method"] != "POST":
+            raise MethodNotAllowed(f"JSON-RPC takes POST, not {scope['method']}")
+        require_json(headers.get(b"content-type"))
+        principal = await authenticate(scope, self.system)
+        settings = self.system.settings
+        if len(self.background) > settings.queue_limit:
+            raise Overloaded("too many notifications are still under way", limit="notifications", retry_after=1)
+        body = await read_body(receive, headers.get(b"content-length"), settings.request_limit)
+        key = headers.get(b"idempotency-key")
+        return Exchange(self.system, principal, request_id, None if key is None else key.decode("latin-1")), body
+
+    async def _answer(self, exchange: Exchange, body: bytes) -> bytes | None:
+        """The body of the reply; None where nothing is to be said."""
+        try:
+            asked = await self._parse(body)
+            if isinstance(asked, Batch) and len(asked.items) > 1 and exchange.idempotency_key is not None:
+                raise InvalidRequest(
+                    "`Idempotency-Key` names one call; send it with a batch of one, or without a batch"
+                )
+        except (ParseError, InvalidRequest) as error:
+            METRICS.rpc("unknown", error.name, 0)
+            return jsonrpc.refusal(None, error, request_id=exchange.request_id)
+        if isinstance(asked, Batch):
+            return await self._answer_batch(exchange, asked.items)
+        if isinstance(asked, Request) and asked.notification:
+            return await self._answer_batch(exchange, [asked])
+        answer = await self._call(exchange, asked)
+        if exchange.ends is not None:
+            await self._finish(exchange)
+        return answer
+
+    async def _parse(self, body: bytes) -> Request | Rejected | Batch:
+        settings = self.system.settings
+        if len(body) <= PARSED_IN_A_THREAD:
+            return jsonrpc.parse(body, max_depth=settings.json_depth, max_batch=settings.batch_limit)
+        return await asyncio.to_thread(
+            jsonrpc.parse, body, max_depth=settings.json_depth, max_batch=settings.batch_limit
+        )
+
+    async def _answer_batch(self, exchange: Exchange, items: Sequence[Request | Rejected]) -> bytes | None:
+        silent = [item for item in items if isinstance(item, Request) and item.notification]
+        spoken = [item for item in items if isinstance(item, Rejected) or not item.notification]
+        going_on = self.background.spawn(self._run_all(exchange, silent)) if silent else None
+        answers = await self._run_all(exchange, spoken)
+        if going_on is None:
+            await self._finish(exchange)
+        else:
+            self.background.spawn(self._finish(exchange, after=going_on))
+        return jsonrpc.join(answers) if answers else None
+
+    async def _finish(self, exchange: Exchange, after: asyncio.Task[list[bytes]] | None = None) -> None:
+        """End the session where the request says so; that it fails is no caller's fault, and the reaper's to retry."""
+        if after is not None:
+            await asyncio.wait([after])
+        try:
+            await exchange.finish()
+        except Exception:
+            log.exception("session_end_failed", request_id=exchange.request_id, session_id=exchange.ends)
+
+    async def _run_all(self, exchange: Exchange, items: Sequence[Request | Rejected]) -> list[bytes]:
+        """The answers, in the order of the calls. As many at once as the server has runs at once."""
+        answers = [b""] * len(items)
+        todo = iter(enumerate(items))
+
+        async def work() -> None:
+            for place, item in todo:
+                answers[place] = await self._call(exchange, item)
+
+        width = min(len(items), self.system.settings.concurrent_runs)
+        await asyncio.gather(*(work() for _ in range(width)))
+        return answers
+
+    async def _call(self, exchange: Exchange, item: Request | Rejected) -> bytes:
+        """The response object of one call: every error of a call becomes an answer here, and nowhere else."""
+        started = perf_counter()
+        known, outcome = "unknown", "ok"
+        try:
+            if isinstance(item, Rejected):
+                raise item.error
+            method = self.methods.get(item.method)
+            if method is None:
+                raise UnknownRpcMethod(
+                    f"this endpoint has no method {item.method[:100]!r}; rpc.discover lists what it has"
+                )
+            known = method.name
+            answer = jsonrpc.answer(item.id, await method.call(exchange, item.params))
+        except Exception as error:
+            told = _told(error, exchange.request_id, known)
+            outcome = told.name
+            answer = _refusal(item, told, exchange.request_id)
+        METRICS.rpc(known, outcome, perf_counter() - started)
+        return answer
+
+
+def _refusal(item: Request | Rejected, error: DataprocError, request_id: str) -> bytes:
+    try:
+        return jsonrpc.refusal(item.id, error, request_id=request_id)
+    except (TypeError, ValueError, RecursionError) as unsayable:  # what a worker said stands in some errors
+        return jsonrpc.refusal(item.id, _told(unsayable, request_id), request_id=request_id)
+
+
+def _told(error: Exception, request_id: str, method: str | None = None) -> DataprocError:
+    """What the caller is told of `error`; what is no error of the contract goes into the log alone."""
+    if isinstance(error, DataprocError):
+        return error
+    log.error("request_failed", request_id=request_id, rpc_method=method, exc_info=error)
+    return InternalError("the server failed; its log has the cause under the request id")
+
+
+async def _refuse(send: Send, error: DataprocError, request_id: str) -> None:
+    headers: RawHeaders = [(b"x-request-id", request_id.encode()), (b"content-type", b"application/json")]
+    headers.extend(refusal_headers(error))
+    await respond(send, status_of(error), headers, jsonrpc.refusal(None, error, request_id=request_id))
