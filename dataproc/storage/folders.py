@@ -17,10 +17,9 @@ from dataproc.errors import InvalidParams
 from dataproc.settings import Settings
 from dataproc.storage.paths import opened_folder
 from dataproc.storage.trash import Trash
-from dataproc.types import SESSION_ID
+from dataproc.types import GATEWAY_PREFIX, SESSION_ID
 
-GATEWAY_PREFIX = "gw."  # ids that a trusted gateway chose; ours hold no dot, so the two never meet
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
