@@ -73,10 +73,12 @@ def main() -> None:
 
 
 def _unexpected(fault: Exception) -> None:
-    from dataproc.errors import DataprocError, StorageUnavailable
+    from dataproc.errors import DataprocError, InvalidParams
 
+    if isinstance(fault, InvalidParams):
+        _fail(fault.message, Exit.USAGE)
     if isinstance(fault, DataprocError):
-        _fail(fault.message, Exit.UNAVAILABLE if isinstance(fault, StorageUnavailable) else Exit.REFUSED)
+        _fail(fault.message, Exit.UNAVAILABLE if fault.retryable else Exit.REFUSED)
     if isinstance(fault, OSError):
         _fail(str(fault), Exit.FAILED)
     if os.environ.get("DATAPROC_LOG_LEVEL", "").lower() == "debug":

@@ -38,13 +38,13 @@ def examine(settings: Settings) -> dict[str, Any]:
 
 def show(report: dict[str, Any]) -> None:
     """Print the report for people."""
-    table(report["settings"], ("name", "value", "from"), title=f"dataproc {report['version']}: settings in force\n")
+    table(report["settings"], ("name", "value", "from"), title=f"dataproc {report['version']}: settings in force")
     for name in report["unknown"]:
         line(f"  {name} is set, but is no setting: misspelt?")
     sandbox = [{**layer, "in force": "yes" if layer["in_force"] else "NO"} for layer in report["sandbox"]]
-    table(sandbox, ("name", "in force", "detail", "remedy"), title="\nSandbox, each layer tried\n")
+    table(sandbox, ("name", "in force", "detail", "remedy"), title="\nSandbox, each layer tried")
     checks = [{**check, "works": "yes" if check["ok"] else "NO"} for check in report["checks"]]
-    table(checks, ("name", "works", "detail"), title="\nWhat it stands on\n")
+    table(checks, ("name", "works", "detail"), title="\nWhat it stands on")
     line("\nAll in force." if report["ok"] else "\nNot all is in force: see above.")
 
 

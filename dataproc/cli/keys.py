@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
-COLUMNS = ("id", "name", "scopes", "grants", "created_at", "expires_at", "revoked_at")
+COLUMNS = ("id", "name", "apikey", "scopes", "grants", "state", "created_at", "expires_at")
 
 Name = Annotated[str, typer.Option("--name", help="What the key is for; people read it.")]
 Scopes = Annotated[
@@ -40,7 +40,7 @@ def create(
     if output is Format.JSON:
         as_json(row)
     else:
-        members(row)
+        members({name: value for name, value in _for_people(row).items() if value is not None})
         line("\nThe secret is not kept anywhere: note it now.")
 
 
@@ -48,7 +48,7 @@ def create(
 def list_(output: Output = Format.TABLE) -> None:
     """List the keys, without their secrets."""
     rows = [plain(key) for key in _with_keys(lambda keys: keys.list())]
-    as_json(rows) if output is Format.JSON else table(rows, COLUMNS)
+    as_json(rows) if output is Format.JSON else table(map(_for_people, rows), COLUMNS)
 
 
 @app.command()
@@ -77,6 +77,23 @@ def plain(value: Any) -> dict[str, Any]:
     return {name: simple(member) for name, member in asdict(value).items()}
 
 
+def _for_people(row: dict[str, Any]) -> dict[str, Any]:
+    from dataproc.access.scopes import DEFAULT_SCOPES
+
+    usual = sorted(DEFAULT_SCOPES)
+    short = {name: "all but admin" if row[name] == usual else row[name] for name in ("scopes", "grants")}
+    state = "revoked" if row["revoked_at"] else "expired" if _past(row["expires_at"]) else "live"
+    return {**row, **short, "state": state}
+
+
+def _past(moment: str | None) -> bool:
+    from datetime import UTC, datetime
+
+    from dataproc.types import rfc3339
+
+    return moment is not None and moment <= rfc3339(datetime.now(UTC))  # this form sorts as time does
+
+
 def _with_keys(work: Callable[[Keys], Awaitable[T]]) -> T:
     settings = load_settings()
 
@@ -88,10 +105,9 @@ def _with_keys(work: Callable[[Keys], Awaitable[T]]) -> T:
     configure_logging(settings.log_format, settings.log_level)
 
     async def run() -> T:
-        clock = SystemClock()
-        database = await Database.open(settings.database, clock)
+        database = await Database.open(settings.database, SystemClock())
         try:
-            return await work(Keys(database, clock))
+            return await work(Keys(database))
         finally:
             await database.close()
 

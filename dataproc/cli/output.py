@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -32,23 +32,30 @@ def as_json(value: Any) -> None:
     line(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str | None = None) -> None:
-    """Print rows as a table; None is shown as a dash, a list by its members."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    picture = Table(*columns, title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
-    for row in rows:
-        picture.add_row(
-            *(Text(_cell(row.get(column))) for column in columns)
-        )  # Text: no markup in other people's words
-    Console(soft_wrap=not sys.stdout.isatty()).print(picture)
+def table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], title: str | None = None) -> None:
+    """Print rows under the columns' names; None is shown as a dash, a list by its members."""
+    if title:
+        line(title)
+    _print([[_cell(row.get(column)) for column in columns] for row in rows], columns)
 
 
 def members(values: Mapping[str, Any]) -> None:
     """Print one thing, a line a member."""
-    table([{"": name, " ": value} for name, value in values.items()], ["", " "])
+    _print([[name, _cell(value)] for name, value in values.items()], None)
+
+
+def _print(rows: list[list[str]], columns: Sequence[str] | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    picture = Table(box=None, header_style="bold", pad_edge=False, show_header=columns is not None)
+    for title in columns or ("", ""):
+        picture.add_column(title, overflow="fold")
+    for row in rows:
+        picture.add_row(*map(Text, row))  # Text: other people's words hold no markup
+    # Cut to the width of a terminal, never of a pipe: there, programs read it.
+    Console(width=None if sys.stdout.isatty() else 10_000).print(picture, crop=False)
 
 
 def result(value: Any) -> None:

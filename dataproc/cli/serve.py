@@ -20,6 +20,7 @@ from dataproc.composition import System, build
 from dataproc.settings import Settings
 from dataproc.telemetry import configure_logging
 from dataproc.web.app import create_app
+from dataproc.web.server import PeerProtocol
 
 KEEP_ALIVE = 75  # seconds; more than proxies keep their idle connections, so that they never meet one just closed
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -79,9 +80,9 @@ def _config(settings: Settings, app: Any) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=PeerProtocol,
         ws="none",
-        lifespan="off",
+        lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
@@ -129,16 +130,23 @@ def _bind_unix(settings: Settings) -> socket.socket:
     return listener
 
 
+async def _has_key(system: System) -> bool:
+    now = system.clock.now()
+    return any(
+        key.revoked_at is None and (key.expires_at is None or key.expires_at > now) for key in await system.keys.list()
+    )
+
+
 async def _first_key(system: System) -> tuple[str, str] | None:
-    if await system.keys.list():
+    if await _has_key(system):
         return None
-    made = await system.keys.create("first")
+    made = await system.keys.create(f"first-{system.clock.now():%Y-%m-%d-%H%M%S}")
     return made.apikey, made.secret
 
 
 async def _refuse_to_be_open(system: System) -> None:
     settings = system.settings
-    if settings.loopback or await system.keys.list():
+    if settings.loopback or await _has_key(system):
         return
     raise CommandError(
         f"refused to listen on {settings.host}, beyond loopback, while there is no key: make one with "
