@@ -2,6 +2,7 @@
 
 from dataproc.module.broken import ModuleBroken
 from dataproc.module.context import Context
+from dataproc.module.generation import Generation
 from dataproc.module.load import load
 from dataproc.module.method import Method, Options
 from dataproc.module.module import Module
@@ -9,6 +10,7 @@ from dataproc.module.reply import NotJson, Raised, Refused, Reply, Returned
 
 __all__ = [
     "Context",
+    "Generation",
     "Method",
     "Module",
     "ModuleBroken",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio  # a quarter of a bare worker's import time; most modules have no coroutine
 
 
 class Loop:
@@ -18,6 +20,8 @@ class Loop:
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """What the coroutine returns, or its exception."""
+        import asyncio
+
         if self._runner is None:
             self._runner = asyncio.Runner()
         try:
@@ -36,6 +40,8 @@ class Loop:
 
 
 async def _alone(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    import asyncio
+
     try:
         return await coroutine
     finally:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from inspect import iscoroutinefunction
 from pathlib import Path
 from types import FunctionType, MappingProxyType
 from typing import Any, ParamSpec, TypeVar, overload
@@ -98,6 +100,8 @@ class Module:
     def prepare(self) -> None:
         """Make every method's schemas now; ModuleBroken names the method that has none, and its place."""
         for method in self._methods.values():
+            if iscoroutinefunction(method.function):
+                importlib.import_module("asyncio")  # before a fork, once for all workers
             try:
                 _ = method.signature
             except ModuleBroken as broken:
