@@ -127,7 +127,7 @@ class Session:
     def id(self) -> str:
         """The session's id, which is not its token; asked for when it is not known yet."""
         if self._id is None:
-            self._id = str(self.info()["id"])
+            self._id = str(self.info()["session_id"])
         return self._id
 
     def exec(self, method: str, params: Mapping[str, Any] | None = None, /, **named: Any) -> Any:
