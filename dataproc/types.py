@@ -10,7 +10,14 @@ from typing import Literal, TypeAlias
 Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
 JsonObject: TypeAlias = "dict[str, Json]"
 
-SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{7,127}")
+SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{7,127}")  # as it stands on the wire
+GATEWAY_PREFIX = "gw."  # before a gateway's id wherever we keep it; no id on the wire holds a dot, so the two never meet
+
+
+def wire_id(session_id: str) -> str:
+    """The id of a session as its caller knows it: of a gateway's session, the gateway's own."""
+    return session_id.removeprefix(GATEWAY_PREFIX)
+
 
 Via = Literal["key", "token", "gateway"]
 
@@ -19,7 +26,8 @@ Via = Literal["key", "token", "gateway"]
 class Principal:
     """Who calls.
 
-    key: id of the key on whose authority the call runs (`gateway` for a trusted peer that named none).
+    key: id of the key on whose authority the call runs. Where a trusted peer named none it is the session's id, so that
+    such a session shares its application directories, and its part of the queue, with no other.
     scopes: what this call may do. grants: the most that tokens opened with it may carry.
     session: id of the session that the credentials name; None for a key.
     token: id of the token record (never its text); None without one.

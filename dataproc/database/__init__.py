@@ -1,0 +1,5 @@
+"""The database: keys, tokens, sessions and runs, in SQLite or PostgreSQL."""
+
+from dataproc.database.core import Database as Database
+from dataproc.database.runs import RunStore as RunStore
+from dataproc.database.schema import NewerSchemaError as NewerSchemaError

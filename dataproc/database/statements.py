@@ -1,0 +1,196 @@
+"""What is asked of, and done to, sessions and their tokens: functions of a connection, for the database's threads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, delete, func, insert, select, update
+
+from dataproc.database.records import Reason, Session, session_of
+from dataproc.database.tables import keys, maybe_micros, maybe_moment, micros, sessions, tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token's record, with its session. scopes: words separated by spaces."""
+
+    id: str
+    key: str
+    scopes: str
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    session: Session
+
+
+class KeyState(NamedTuple):
+    """What opening a session has to know of its key, in microseconds."""
+
+    expires_at: int | None
+    revoked_at: int | None
+
+
+class Due(NamedTuple):
+    """A session that has to be seen to its end, and why."""
+
+    id: str
+    reason: Reason
+
+
+class Ending(NamedTuple):
+    """How a session stands after an attempt to end it, and whether this attempt changed that."""
+
+    session: Session
+    begun: bool
+
+
+_TOKEN = select(sessions, *[column.label(f"token_{column.name}") for column in tokens.c]).join(
+    tokens, tokens.c.session_id == sessions.c.id
+)
+
+
+def find_token(connection: Connection, digest: bytes) -> Token | None:
+    """The token of that digest. Found by its digest, so the time that it takes tells nothing about the token."""
+    row = connection.execute(_TOKEN.where(tokens.c.digest == digest)).one_or_none()
+    if row is None:
+        return None
+    return Token(
+        id=row.token_id,
+        key=row.token_key_id,
+        scopes=row.token_scopes,
+        expires_at=maybe_moment(row.token_expires_at),
+        revoked_at=maybe_moment(row.token_revoked_at),
+        session=session_of(row),
+    )
+
+
+def find_session(connection: Connection, session_id: str) -> Session | None:
+    """The session of that id."""
+    row = connection.execute(select(sessions).where(sessions.c.id == session_id)).one_or_none()
+    return None if row is None else session_of(row)
+
+
+def find_named(connection: Connection, key: str, name: str) -> Session | None:
+    """The key's open session of that name."""
+    named = select(sessions).where(sessions.c.key_id == key, sessions.c.name == name, sessions.c.state == "open")
+    row = connection.execute(named).one_or_none()
+    return None if row is None else session_of(row)
+
+
+def find_key(connection: Connection, key: str) -> KeyState | None:
+    """How a key stands; it cannot be revoked by another server before this transaction ends."""
+    query = select(keys.c.expires_at, keys.c.revoked_at).where(keys.c.id == key).with_for_update(read=True)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else KeyState(*row)
+
+
+def count_open(connection: Connection, key: str) -> int:
+    """How many sessions a key holds open."""
+    query = select(func.count()).where(sessions.c.key_id == key, sessions.c.state == "open")
+    return connection.execute(query).scalar_one()
+
+
+def count_states(connection: Connection) -> dict[str, int]:
+    """How many sessions are open, and how many closing."""
+    living = select(sessions.c.state, func.count()).where(sessions.c.state.in_(["open", "closing"]))
+    counted = {row[0]: row[1] for row in connection.execute(living.group_by(sessions.c.state))}
+    return {"open": 0, "closing": 0} | counted
+
+
+def add_session(connection: Connection, session: Session, one_shot_of: str | None) -> None:
+    """A new row."""
+    idle = None if session.idle_timeout is None else round(session.idle_timeout * 1_000_000)
+    row = {
+        "id": session.id,
+        "key_id": session.key,
+        "state": session.state,
+        "name": session.name,
+        "labels": json.dumps(dict(session.labels)),
+        "created_at": micros(session.created_at),
+        "expires_at": maybe_micros(session.expires_at),
+        "idle_timeout": idle,
+        "idle_expires_at": maybe_micros(session.idle_expires_at),
+        "one_shot_of": one_shot_of,
+    }
+    connection.execute(insert(sessions), [row])
+
+
+def add_unknown(connection: Connection, session: Session) -> None:
+    """A new row, unless there is one of that id."""
+    if find_session(connection, session.id) is None:
+        add_session(connection, session, None)
+
+
+def add_token(connection: Connection, row: dict[str, Any]) -> None:
+    """A new row; its members are the columns."""
+    connection.execute(insert(tokens), [row])
+
+
+def revoke_token(connection: Connection, token_id: str, now: datetime) -> None:
+    """Take one token back."""
+    living = update(tokens).where(tokens.c.id == token_id, tokens.c.revoked_at.is_(None))
+    connection.execute(living.values(revoked_at=micros(now)))
+
+
+def begin_end(connection: Connection, session_id: str, reason: Reason, now: datetime) -> Ending | None:
+    """Let an open session take no calls any more, if the reason still holds; None for an unknown one."""
+    at: ColumnElement[int] | int = micros(now)
+    where = [sessions.c.id == session_id, sessions.c.state == "open"]
+    if reason in ("expired", "idle"):
+        # its end is when its clock ran out, however late that was noticed
+        at = sessions.c.expires_at if reason == "expired" else sessions.c.idle_expires_at
+        where.append(at <= micros(now))
+    closing = update(sessions).where(*where).values(state="closing", reason=reason, ended_at=at)
+    begun = connection.execute(closing).rowcount == 1
+    session = find_session(connection, session_id)
+    return None if session is None else Ending(session, begun)
+
+
+def finish_end(connection: Connection, session_id: str) -> None:
+    """Make a closing session a tombstone."""
+    closing = update(sessions).where(sessions.c.id == session_id, sessions.c.state == "closing")
+    connection.execute(closing.values(state="ended"))
+
+
+def begin_end_of_one_shots(connection: Connection, node: str, now: datetime) -> int:
+    """Close the one-shot sessions of a node that has just started: their calls died with its earlier life."""
+    left = update(sessions).where(sessions.c.one_shot_of == node, sessions.c.state == "open")
+    return connection.execute(left.values(state="closing", reason="closed", ended_at=micros(now))).rowcount
+
+
+def keep(connection: Connection, session_id: str) -> None:
+    """Let a one-shot session outlive its call."""
+    connection.execute(update(sessions).where(sessions.c.id == session_id).values(one_shot_of=None))
+
+
+def postpone_idleness(connection: Connection, active: Iterable[str], now: datetime) -> None:
+    """Wind the idle clocks of sessions that were used until now."""
+    wound = update(sessions).where(sessions.c.id == bindparam("session"), sessions.c.state == "open")
+    later = sessions.c.idle_timeout + bindparam("now")
+    values = [{"session": each, "now": micros(now)} for each in active]
+    connection.execute(wound.values(idle_expires_at=later), values)
+
+
+def find_due(connection: Connection, now: datetime, limit: int) -> list[Due]:
+    """Sessions that are closing, or whose clocks have run out; of each kind at most `limit`, the oldest first."""
+    moment = micros(now)
+    clocks: tuple[tuple[ColumnElement[int], Reason], ...] = (
+        (sessions.c.expires_at, "expired"),
+        (sessions.c.idle_expires_at, "idle"),
+    )
+    closing: Select[Any] = select(sessions.c.id, sessions.c.reason).where(sessions.c.state == "closing")
+    found = [Due(*row) for row in connection.execute(closing.order_by(sessions.c.ended_at).limit(limit))]
+    for clock, reason in clocks:
+        run_out = select(sessions.c.id).where(sessions.c.state == "open", clock <= moment)
+        found += [Due(each, reason) for each in connection.scalars(run_out.order_by(clock).limit(limit))]
+    return found
+
+
+def forget(connection: Connection, ended_before: datetime, limit: int) -> int:
+    """Delete old tombstones, with their tokens; returns how many."""
+    old = select(sessions.c.id).where(sessions.c.state == "ended", sessions.c.ended_at < micros(ended_before))
+    gone = delete(sessions).where(sessions.c.id.in_(old.limit(limit).scalar_subquery()))
+    return connection.execute(gone).rowcount

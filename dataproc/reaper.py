@@ -1,0 +1,179 @@
+"""Sees sessions to their end: closed by a caller, out of time, their key revoked, or left half-ended by a crash."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import Protocol
+
+import structlog
+
+from dataproc.errors import StorageUnavailable
+from dataproc.sessions import Reason, Sessions
+from dataproc.settings import Settings
+from dataproc.telemetry import Metrics
+
+TICK = 0.5  # seconds between two looks for what is due
+RETRY = 5.0  # seconds until the next look where the database or the store does not answer
+AT_ONCE = 256  # ends under way that no caller asked for
+UPKEEP = 10.0  # seconds between two counts of sessions
+RETENTION = 600.0  # seconds between two looks for old records
+FORGOTTEN = 1000  # records deleted in one transaction
+
+_log = structlog.get_logger(__name__)
+
+
+class Quiescing(Protocol):
+    """What has runs under way."""
+
+    async def quiesce(self, session_id: str, wait: float) -> None:
+        """Return when the session has no run and no worker; runs that last longer than `wait` seconds are cancelled."""
+        ...
+
+
+class Discarding(Protocol):
+    """What has the directories."""
+
+    async def discard(self, session_id: str) -> None:
+        """Put the session's directory out of everybody's reach, if it has one."""
+        ...
+
+
+class Records(Protocol):
+    """What has records of runs."""
+
+    async def forget(self, older_than: float, limit: int) -> int:
+        """Delete records of runs that ended so many seconds ago, at most `limit`; returns how many."""
+        ...
+
+
+class Reaper:
+    """Ends sessions, each once, however many ask for it and wherever the server was stopped on the way."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        runs: Records,
+        executor: Quiescing,
+        workspaces: Discarding,
+        settings: Settings,
+        metrics: Metrics,
+    ) -> None:
+        self._sessions = sessions
+        self._runs = runs
+        self._executor = executor
+        self._workspaces = workspaces
+        self._settings = settings
+        self._metrics = metrics
+        self._ends: dict[str, asyncio.Task[None]] = {}
+        self._loop: asyncio.Task[None] | None = None
+        self._trouble = False
+
+    async def start(self) -> None:
+        """Take up what an earlier life of the server left, and go on looking in the background."""
+        left = await self._sessions.end_one_shots()
+        if left:
+            _log.info("one_shot_sessions_left", sessions=left)
+        self._loop = asyncio.create_task(self._run(), name="reaper")
+
+    async def stop(self) -> None:
+        """Finish the ends under way, within about the close wait; what is left then is taken up at the next start."""
+        if self._loop is not None:
+            self._loop.cancel()
+            await asyncio.wait([self._loop])
+        if self._ends:
+            _, late = await asyncio.wait(list(self._ends.values()), timeout=self._settings.close_wait + 1)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
+        with suppress(StorageUnavailable):
+            await self._sessions.wind()
+
+    async def end(self, session_id: str, reason: Reason) -> None:
+        """End a session, and return when its directory is out of reach. Ending what is over is no error.
+
+        Who asks while it is being ended waits for the same end; who goes away does not stop it. Raises
+        StorageUnavailable; the session is closing then, and the end is tried again in the background.
+        """
+        await asyncio.shield(self._begin(session_id, reason))
+
+    def _begin(self, session_id: str, reason: Reason) -> asyncio.Task[None]:
+        task = self._ends.get(session_id)
+        if task is None:
+            task = asyncio.create_task(self._end(session_id, reason), name=f"end {session_id}")
+            self._ends[session_id] = task
+            task.add_done_callback(lambda task: self._ended(session_id, task))
+        return task
+
+    async def _end(self, session_id: str, reason: Reason) -> None:
+        session = await self._sessions.begin_end(session_id, reason)
+        if session is None:
+            return
+        await self._executor.quiesce(session_id, self._settings.close_wait)
+        await self._workspaces.discard(session_id)
+        await self._sessions.finish_end(session_id)
+        told = session.reason or reason
+        self._metrics.session_ended(told)
+        _log.info("session_ended", session_id=session_id, key=session.key, reason=told)
+
+    def _ended(self, session_id: str, task: asyncio.Task[None]) -> None:
+        del self._ends[session_id]
+        if not task.cancelled() and (error := task.exception()):
+            self._trouble = True
+            _log.error("session_end_failed", session_id=session_id, exc_info=error)
+
+    # ------------------------------------------------------------------------------------------ in the background
+
+    async def _run(self) -> None:
+        counted = forgotten = float("-inf")
+        while True:
+            try:
+                self._trouble = False
+                await self.look()
+                if time.monotonic() - counted >= UPKEEP:
+                    await self._count()
+                    counted = time.monotonic()
+                if time.monotonic() - forgotten >= RETENTION:
+                    await self.forget()
+                    forgotten = time.monotonic()
+            except Exception as error:
+                self._trouble = True
+                _log.error("reaper_failed", exc_info=error)
+            await self._pause()
+
+    async def _pause(self) -> None:
+        """Until the next look: at once where as many ends as may be were begun, and are done."""
+        if len(self._ends) >= AT_ONCE:
+            await asyncio.wait(list(self._ends.values()), timeout=TICK)
+        else:
+            await asyncio.sleep(TICK)
+        if self._trouble:
+            await asyncio.sleep(RETRY - TICK)
+
+    async def look(self) -> None:
+        """Begin to end the sessions that are due, as many as may be ended at once."""
+        room = AT_ONCE - len(self._ends)
+        if room <= 0:
+            await self._sessions.wind()
+            return
+        due = await self._sessions.due(AT_ONCE + len(self._ends))
+        for session_id, reason in [each for each in due if each.id not in self._ends][:room]:
+            self._begin(session_id, reason)
+
+    async def settle(self) -> None:
+        """Wait for all ends that are under way now, failed ones too."""
+        if self._ends:
+            await asyncio.wait(list(self._ends.values()))
+
+    async def _count(self) -> None:
+        for state, count in (await self._sessions.count()).items():
+            self._metrics.sessions(state, count)
+
+    async def forget(self) -> None:
+        """Delete tombstones and records of runs that are older than they are kept, in small transactions."""
+        while await self._sessions.forget(FORGOTTEN) == FORGOTTEN:
+            pass
+        while await self._runs.forget(self._settings.run_retention, FORGOTTEN) == FORGOTTEN:
+            pass
