@@ -12,8 +12,10 @@ import os
 import stat
 import threading
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -36,12 +38,12 @@ class Trash:
         """Move `name` of the open directory `parent` out of everybody's reach, and delete it later. Raises OSError."""
         with opened_folder(self._folder) as trash:
             taken = _moved(parent, name, trash)
-        self._later(taken)
+        self.later(partial(self._delete, taken))
 
     def sweep(self) -> None:
         """Go on with what an earlier process left."""
         for name in os.listdir(self._folder):
-            self._later(name)
+            self.later(partial(self._delete, name))
 
     def close(self) -> None:
         """Stop after the file that is being deleted; `sweep` of the next start goes on."""
@@ -52,16 +54,21 @@ class Trash:
         """Wait until all that was taken is gone."""
         self._thread.submit(int).result()
 
-    def _later(self, name: str) -> None:
-        with suppress(RuntimeError):  # closed: the next start deletes it
-            self._thread.submit(self._delete, name)
+    def later(self, work: Callable[[], None]) -> None:
+        """Have a deletion done in the background; one that fails is tried again at the next start."""
+        with suppress(RuntimeError):  # closed: the next start does it
+            self._thread.submit(_attempted, work)
 
     def _delete(self, name: str) -> None:
-        try:
-            with opened_folder(self._folder) as trash:
-                _delete_tree(trash, name, self._stop)
-        except OSError as error:
-            _log.warning("storage.trash_left", errno=error.errno, reason=error.strerror)
+        with opened_folder(self._folder) as trash:
+            _delete_tree(trash, name, self._stop)
+
+
+def _attempted(work: Callable[[], None]) -> None:
+    try:
+        work()
+    except Exception as error:
+        _log.warning("storage.deletion_failed", reason=f"{type(error).__name__}: {error}")
 
 
 def _delete_tree(trash: int, name: str, stop: threading.Event) -> None:

@@ -259,14 +259,17 @@ def content_type(path: str) -> str:
 
 async def _chunks(request: Request) -> AsyncIterator[bytes]:
     """The body in pieces that are worth a thread's time."""
-    waiting = bytearray()
+    waiting: list[bytes] = []
+    size = 0
     async for piece in request.stream():
-        waiting += piece
-        if len(waiting) >= CHUNK:
-            yield bytes(waiting)
+        waiting.append(piece)
+        size += len(piece)
+        if size >= CHUNK:
+            yield b"".join(waiting)
             waiting.clear()
-    if waiting:
-        yield bytes(waiting)
+            size = 0
+    if size:
+        yield b"".join(waiting)
 
 
 def _rendered(listing: Listing) -> bytes:
