@@ -11,11 +11,8 @@ from dataproc.errors import (
     DataprocError,
     ExecCancelled,
     ExecCrashed,
-    ExecFailed,
     ExecTimeout,
     Interrupted,
-    InvalidParams,
-    QuotaExceeded,
 )
 from dataproc.types import Json
 
@@ -56,7 +53,7 @@ class Completed:
 class Failed:
     """Their fault: the method raised, refused its params, exited, or returned what is no JSON."""
 
-    error: ExecFailed | InvalidParams | QuotaExceeded
+    error: DataprocError
     status = RunStatus.FAILED
 
 

@@ -104,6 +104,7 @@ class Settings(BaseSettings):
     network_modules: str = Field("", description="Modules that get the network they declare, comma-separated, or `*`.")
     run_timeout: Seconds = Field(300, description="Time limit of a run whose method declares none.")
     max_run_timeout: Seconds = Field(86400, description="The longest time limit that a caller or a method may ask for.")
+    import_timeout: Seconds = Field(60, description="Time that the import of a module may take.")
     run_grace: Seconds = Field(5, description="Time between SIGTERM and SIGKILL where the method declares none.")
     worker_memory: Bytes = Field(2 * GiB, description="Memory of a worker's whole process tree.")
     worker_processes: Count = Field(256, description="Processes and threads of a worker's tree.")
@@ -182,6 +183,11 @@ class Settings(BaseSettings):
         if self.cache_dir is not None:
             return self.cache_dir.absolute()
         return (self.local_storage or Path("cache").absolute()) / ".node"
+
+    def allows_network(self, module: str) -> bool:
+        """Whether a module gets the network that it declares."""
+        allowed = {name.strip() for name in self.network_modules.split(",")}
+        return "*" in allowed or module in allowed
 
     @property
     def loopback(self) -> bool:

@@ -18,7 +18,7 @@ from dataproc.errors import InternalError
 START_TIMEOUT = 30.0
 
 
-class KeeperGone(InternalError):
+class KeeperGoneError(InternalError):
     """The keeper has ended, and all workers with it."""
 
 
@@ -37,7 +37,7 @@ class KeeperProcess:
         self._loop = asyncio.get_running_loop()
         self._socket, other = socket.socketpair()
         command = [sys.executable, "-I", "-m", "dataproc.engine.keeper", str(other.fileno())]
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: ASYNC220, S603 - ours, and started in a few milliseconds, once
             [*command, "auto" if namespaces else "off"],
             pass_fds=[other.fileno()],
             stdin=subprocess.DEVNULL,
@@ -50,9 +50,10 @@ class KeeperProcess:
         await asyncio.wait_for(self._hello, START_TIMEOUT)
 
     async def ask(self, message: dict[str, Any], descriptors: list[int] | None = None) -> list[int]:
-        """Send a request and wait for its answer: the descriptors that come with it. OSError with the keeper's words."""
+        """Send a request and wait for its answer: descriptors. OSError with the keeper's words."""
         number = next(self._numbers)
-        answer = self._waiting[number] = self._loop.create_future()
+        answer: asyncio.Future[list[int]] = self._loop.create_future()
+        self._waiting[number] = answer
         self.tell({**message, "id": message.get("id", number), "reply": number}, descriptors)
         return await answer
 
@@ -61,7 +62,7 @@ class KeeperProcess:
         try:
             frames.send(self._socket, message, descriptors)
         except OSError as error:
-            raise KeeperGone("the keeper of the workers has ended; it is being started again") from error
+            raise KeeperGoneError("the keeper of the workers has ended; it is being started again") from error
 
     def _readable(self) -> None:
         try:
@@ -93,8 +94,10 @@ class KeeperProcess:
 
     def _gone(self) -> None:
         self._loop.remove_reader(self._socket)
-        lost = KeeperGone("the keeper of the workers has ended; it is being started again")
-        for answer in [*self._waiting.values(), self._hello]:
+        lost = KeeperGoneError("the keeper of the workers has ended; it is being started again")
+        if not self._hello.done():
+            self._hello.set_exception(lost)
+        for answer in self._waiting.values():
             if not answer.done():
                 answer.set_exception(lost)
         self._waiting.clear()

@@ -10,6 +10,7 @@ ENOSYS, which also refuses the x32 numbers of x86_64.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -129,6 +130,11 @@ def _packed(profile: Profile, network: bool, audit: int) -> bytes:
 def install(program: bytes) -> None:
     """Put the filter in force, for good, for this thread and all it starts; needs `no_new_privileges`."""
     syscalls.seccomp_filter(program)
+
+
+def available() -> bool:
+    """Whether there is a table of system calls for this machine."""
+    return os.uname().machine in MACHINES
 
 
 def judgements(profile: Profile, network: bool) -> Mapping[str, Steps]:

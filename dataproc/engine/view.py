@@ -6,6 +6,7 @@ Only names: the keeper opens them. Nothing of the storage, of the settings, of a
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -80,3 +81,8 @@ def _under(path: str, places: tuple[str, ...]) -> bool:
 
 def _passwd(uid: int) -> str:
     return f"root:x:0:0:root:/:/usr/sbin/nologin\nworker:x:{uid}:{uid}:worker:/work:/bin/sh\n"
+
+
+def default_interpreter() -> str:
+    """The server's own."""
+    return sys.executable

@@ -1,0 +1,130 @@
+"""`build(settings)`: the one place where implementations are chosen and joined."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+from filelock import BaseFileLock, FileLock, Timeout
+
+from dataproc.access import Authenticator, Keys
+from dataproc.clock import Clock, SystemClock
+from dataproc.database import Database
+from dataproc.database.runs import RunStore
+from dataproc.engine.doctor import settle
+from dataproc.engine.local import LocalEngine
+from dataproc.engine.pool import WorkerPool
+from dataproc.executor import Executor
+from dataproc.reaper import Reaper
+from dataproc.registry import Registry
+from dataproc.sessions import Sessions
+from dataproc.settings import Settings
+from dataproc.storage import Workspaces, open_workspaces
+from dataproc.telemetry import METRICS
+
+MOST_NODES = 64  # servers of one machine on one node folder
+log = structlog.get_logger(__name__)
+
+
+@dataclass
+class System:
+    """Everything that a request may need, joined. `start` before the first, `stop` after the last."""
+
+    settings: Settings
+    clock: Clock
+    database: Database
+    keys: Keys
+    authenticator: Authenticator
+    sessions: Sessions
+    workspaces: Workspaces
+    runs: RunStore
+    engine: LocalEngine
+    registry: Registry
+    pool: WorkerPool
+    executor: Executor
+    reaper: Reaper
+    node: Node
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    async def start(self) -> None:
+        """Clean up after an earlier life, put up the walls, and begin to work."""
+        await self.workspaces.sweep()
+        interrupted = await self.runs.interrupt_running(self.node.name)
+        await self.engine.start()
+        settle(self.settings, self.engine)
+        await self.registry.start()
+        await self.reaper.start()
+        self._tasks = [asyncio.create_task(self.pool.keep_house())]
+        log.info("server.started", node=self.node.name, layers=list(self.engine.layers), interrupted_runs=interrupted)
+
+    async def stop(self) -> None:
+        """Let runs end for the close wait, then end every process and write down what is left to write."""
+        await self.executor.stop(self.settings.close_wait)
+        await self.reaper.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.registry.stop()
+        await self.engine.stop()
+        await self.workspaces.close()
+        await self.database.close()
+        self.node.leave()
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """This server among those of its machine: a name that is its own while it lives, and is taken up again."""
+
+    name: str
+    lock: BaseFileLock
+
+    @classmethod
+    def take(cls, folder: Path) -> Node:
+        """The first free name."""
+        (folder / "nodes").mkdir(parents=True, exist_ok=True, mode=0o700)
+        for number in range(MOST_NODES):
+            lock = FileLock(folder / "nodes" / f"{number}.lock", timeout=0)
+            with contextlib.suppress(Timeout):
+                lock.acquire()
+                return cls(f"{socket.gethostname()}-{number}", lock)
+        raise RuntimeError(f"{MOST_NODES} servers use {folder} already")
+
+    def leave(self) -> None:
+        """Give the name back."""
+        self.lock.release()
+
+
+async def build(settings: Settings) -> System:
+    """A system on these settings, not yet started."""
+    clock = SystemClock()
+    node = Node.take(settings.node_dir)
+    database = await Database.open(settings.database, clock)
+    sessions = Sessions(database, settings, node.name)
+    workspaces = open_workspaces(settings, clock)
+    runs = RunStore(database)
+    engine = LocalEngine(settings, node.name)
+    pool = WorkerPool(engine, settings)
+    registry = Registry(settings, engine.describe, clock)
+
+    registry.on_retired(pool.retire)
+    executor = Executor(settings, clock, registry, sessions, workspaces, pool, runs, node.name)
+    return System(
+        settings=settings,
+        clock=clock,
+        database=database,
+        keys=Keys(database),
+        authenticator=Authenticator(database, settings),
+        sessions=sessions,
+        workspaces=workspaces,
+        runs=runs,
+        engine=engine,
+        registry=registry,
+        pool=pool,
+        executor=executor,
+        reaper=Reaper(sessions, runs, executor, workspaces, settings, METRICS),
+        node=node,
+    )
