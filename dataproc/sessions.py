@@ -19,7 +19,7 @@ from dataproc.database.records import ended, over
 from dataproc.database.secret import digest, new_uuid
 from dataproc.database.statements import Due as Due
 from dataproc.database.statements import Token
-from dataproc.errors import InvalidParams, NotFound, Overloaded, SessionEnded
+from dataproc.errors import InvalidParams, NotFound, SessionEnded
 from dataproc.settings import Settings
 from dataproc.types import SESSION_ID, Principal
 
@@ -73,39 +73,24 @@ class Sessions:
         """
         life = lifetime(expires_in, self._settings)
         check_names(name, labels)
-        limit = self._settings.max_sessions_per_key
-        used = await self._counts.reserve(principal.key, limit)
-        if used is not None:
-            raise Overloaded(
-                f"the key has {used} sessions open, and may have {limit}: close some first",
-                limit=limit,
-                used=used,
-                retry_after=60,
-            )
+        await self._counts.reserve(principal.key, self._settings.max_sessions_per_key)
         now = self._database.now()
+        ends = now + timedelta(seconds=life)
         wanted = Session(
-            id=new_uuid(),
-            key=principal.key,
-            state="open",
-            created_at=now,
-            expires_at=now + timedelta(seconds=life),
-            name=name,
-            labels=labels or {},
-            one_shot=one_shot,
+            new_uuid(), principal.key, "open", now, ends, name=name, labels=labels or {}, one_shot=one_shot
         )
-        token, node = new_uuid(), self._node if one_shot else None
+        opening = Opening(wanted, " ".join(sorted(principal.grants)), self._node if one_shot else None, now)
         session = None
         try:
-            session = await self._insert(Opening(wanted, token, " ".join(sorted(principal.grants)), node, now))
+            session = await self._insert(opening)
         finally:
             self._counts.settle(principal.key, opened=session is not None and session.id == wanted.id)
         assert session.expires_at is not None
-        return Opened(token, int((session.expires_at - now).total_seconds()), session)
+        return Opened(opening.token, int((session.expires_at - now).total_seconds()), session)
 
     async def _insert(self, opening: Opening) -> Session:
-        with suppress(
-            IntegrityError
-        ):  # another server opened one of that name in the same moment: then it is there now
+        # another server may open one of that name in the same moment; the second time it is there
+        with suppress(IntegrityError):
             return await self._database.write(opening.run)
         return await self._database.write(opening.run)
 
@@ -119,15 +104,8 @@ class Sessions:
             return await self.live(principal.session)
         now = self._database.now()
         idle = self._settings.gateway_idle_timeout
-        session = Session(
-            id=principal.session,
-            key=principal.key,
-            state="open",
-            created_at=now,
-            expires_at=None,
-            idle_timeout=idle,
-            idle_expires_at=now + timedelta(seconds=idle),
-        )
+        ends = now + timedelta(seconds=idle)
+        session = Session(principal.session, principal.key, "open", now, None, idle_timeout=idle, idle_expires_at=ends)
 
         with suppress(IntegrityError):  # another server did the same in the same moment
             await self._database.write(lambda connection: statements.add_unknown(connection, session))

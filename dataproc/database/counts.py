@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dataproc.database.core import Database
 from dataproc.database.statements import count_open
+from dataproc.errors import Overloaded
 
 TRUSTED = 30.0  # seconds; other servers open and end sessions too
 RETRIED = 1.0  # seconds; a count that refuses is not older
@@ -27,8 +28,8 @@ class OpenCounts:
         self._counts: dict[str, _Count] = {}
         self._counting = asyncio.Lock()
 
-    async def reserve(self, key: str, limit: int) -> int | None:
-        """Take a place for a session of that key; None, or how many are open where there is no place left."""
+    async def reserve(self, key: str, limit: int) -> None:
+        """Take a place for a session of that key. Raises Overloaded where `limit` are open."""
         count = self._counts.setdefault(key, _Count())
         if not self._believed(count, limit):
             async with self._counting:
@@ -37,9 +38,13 @@ class OpenCounts:
                     count.counted_at = self._database.clock.monotonic()
         used = count.open + count.opening
         if used >= limit:
-            return used
+            raise Overloaded(
+                f"the key has {used} sessions open, and may have {limit}: close some first",
+                limit=limit,
+                used=used,
+                retry_after=60,
+            )
         count.opening += 1
-        return None
 
     def _believed(self, count: _Count, limit: int) -> bool:
         age = self._database.clock.monotonic() - count.counted_at

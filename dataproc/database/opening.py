@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -53,10 +53,10 @@ class Opening:
     """A session to be opened at `now`, with a token of those `scopes`, for a key that must still be good."""
 
     session: Session
-    token: str
     scopes: str
     one_shot_of: str | None
     now: datetime
+    token: str = field(default_factory=new_uuid, repr=False)
 
     def run(self, connection: Connection) -> Session:
         """The session that the token opens now: the wanted one, or the live one of its name. Raises Unauthorized."""
