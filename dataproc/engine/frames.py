@@ -38,7 +38,8 @@ def send(sock: socket.socket, message: dict[str, Any], descriptors: list[int] | 
     if descriptors:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
         sent = sock.sendmsg([data], rights)
-    sock.sendall(data[sent:])
+    if sent < len(data):  # sending nothing is an error too, once the reader has what it wanted and hung up
+        sock.sendall(data[sent:])
 
 
 def receive(sock: socket.socket, limit: int = MAX_CONTROL) -> tuple[dict[str, Any], list[int]] | None:

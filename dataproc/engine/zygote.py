@@ -61,6 +61,7 @@ class Zygote:
         if self.walls.seccomp:
             sys_.no_new_privileges()
             seccomp.install(seccomp.filter_bytes("zygote", self.walls.network))
+            seccomp.filter_bytes("worker", self.walls.network)  # assembled once: every fork inherits it
         if self.preload:
             self.code.load()
             gc.collect()
