@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dataproc.telemetry import METRICS
 from dataproc.web import VERSION, files, openrpc, probes, refusals
 from dataproc.web.asgi import REQUEST_ID_OF_REPLY, request_id_of
 from dataproc.web.auth import SESSION_OF_REPLY, Resolve
@@ -28,6 +29,7 @@ def create_app(system: System) -> FastAPI:
     The application's own lifespan lets notifications finish; serve it with lifespan on.
     """
     settings, background = system.settings, Background()
+    METRICS.build(VERSION)
     tables = {
         "/api/v1/session/jsonrpc": session_methods(settings),
         "/api/v2/session/jsonrpc": session_methods(settings),

@@ -25,8 +25,11 @@ SESSION_OF_REPLY = "dataproc.session"  # in the scope: what the reply's `Xdata-S
 
 
 async def authenticate(scope: Scope, system: System) -> Principal:
-    """Who sent this request. Raises Unauthorized, SessionEnded."""
-    return await system.authenticator.authenticate(Credentials.from_headers(scope["headers"], peer_of(scope)))
+    """Who sent this request; a gateway's session is opened at its first use. Raises Unauthorized, SessionEnded."""
+    principal = await system.authenticator.authenticate(Credentials.from_headers(scope["headers"], peer_of(scope)))
+    if principal.via == "gateway":
+        await system.sessions.adopt(principal)
+    return principal
 
 
 async def principal_of(request: Request) -> Principal:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataproc.access.scopes import may_exec
+from typing import Any
+
+from dataproc.access.scopes import EXEC, may_exec, require_exec
 from dataproc.errors import (
     ExecCancelled,
     ExecCrashed,
@@ -20,7 +22,7 @@ from dataproc.errors import (
 from dataproc.executor import Call
 from dataproc.runs import Completed, error_of
 from dataproc.settings import Settings
-from dataproc.types import Json, JsonObject
+from dataproc.types import Json, JsonObject, Principal
 from dataproc.web import VERSION
 from dataproc.web.exchange import Exchange
 from dataproc.web.methods import RpcMethod
@@ -44,7 +46,19 @@ _EXEC_ERRORS = (
 
 def dataproc_methods(settings: Settings) -> tuple[RpcMethod, ...]:
     """The table of `/api/v1/dataproc/jsonrpc`."""
-    listed: JsonObject = {"type": "object", "properties": {"modules": {"type": "array", "items": _OBJECT}}}
+    module: JsonObject = {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string"},
+            "aliases": {"type": "array", "items": {"type": "string"}},
+            "version": {"type": "string"},
+            "description": {"type": "string"},
+            "state": {"enum": ["ready", "broken"]},
+            "methods": {"type": "array"},
+            "error": {"type": "string"},
+        },
+    }
+    listed: JsonObject = {"type": "object", "properties": {"modules": {"type": "array", "items": module}}}
     return (
         RpcMethod(
             "dataproc.get_server_version",
@@ -60,15 +74,15 @@ def dataproc_methods(settings: Settings) -> tuple[RpcMethod, ...]:
             "The modules that the caller may use.",
             Signature(()),
             listed,
-            needs="dataproc.exec",
+            needs=EXEC,
         ),
         RpcMethod(
             "dataproc.describe_module",
             describe_module,
             "One module: its methods, with JSON Schemas of params and results.",
             Signature((Param("module", text, _NAME, "Its name."),)),
-            listed,
-            needs="dataproc.exec",
+            module,
+            needs=EXEC,
             errors=(ModuleNotFound,),
         ),
     )
@@ -98,7 +112,7 @@ def _exec(name: str, settings: Settings) -> RpcMethod:
         "Run a method of a module in the caller's session, or in a fresh one that ends with the call.",
         Signature(params),
         {},
-        needs="dataproc.exec",
+        needs=EXEC,
         errors=_EXEC_ERRORS,
     )
 
@@ -123,13 +137,13 @@ async def exec_method(
     if exchange.idempotency_key is not None:
         raise InvalidRequest("this server keeps no idempotency keys yet: send the call without `Idempotency-Key`")
     system, principal = exchange.system, exchange.principal
-    canonical = system.registry.resolve(module).name
-    if not may_exec(principal, canonical, method):
-        scope = f"dataproc.exec:{canonical}.{method}"
-        raise Forbidden(f"the credentials do not allow {canonical}.{method}", scope=scope)
+    canonical = (await system.registry.resolve(module)).name  # before a scope is looked at
+    require_exec(principal, canonical, method)
     session = await exchange.session()
-    if close is not None:
-        exchange.close(close)
+    if close:
+        exchange.close()
+    elif close is not None:
+        await exchange.keep()
     ended = await system.executor.execute(
         Call(principal, session, canonical, method, params, input, output, timeout, exchange.request_id)
     )
@@ -139,3 +153,32 @@ async def exec_method(
     assert error is not None
     error.data["run_id"] = ended.run.id
     raise error
+
+
+async def list_modules(exchange: Exchange) -> Json:
+    """Names, versions, states of the modules of which the caller may run something."""
+    rows = [_open_to(exchange.principal, row) for row in await exchange.system.registry.list()]
+    return {"modules": [row for row in rows if row is not None]}
+
+
+async def describe_module(exchange: Exchange, module: str) -> Json:
+    """One module's row with its methods in full, those that the caller may run."""
+    row = await exchange.system.registry.describe_module(module)
+    shown = _open_to(exchange.principal, row)
+    if shown is None:
+        scope = f"{EXEC}:{row['name']}"
+        raise Forbidden(f"the credentials lack the scope {scope}", scope=scope)
+    return shown
+
+
+def _open_to(principal: Principal, row: dict[str, Any]) -> dict[str, Any] | None:
+    """A module's row without the methods that the caller may not run; None where that leaves nothing."""
+    name = row["name"]
+    if principal.scopes & {EXEC, f"{EXEC}:{name}"}:
+        return row
+    methods = [
+        method
+        for method in row["methods"]
+        if may_exec(principal, name, method if isinstance(method, str) else method["name"])
+    ]
+    return {**row, "methods": methods} if methods else None

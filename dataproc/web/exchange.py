@@ -39,12 +39,15 @@ class Exchange:
             self._opening = asyncio.ensure_future(self.system.sessions.open(self.principal, one_shot=True))
         return (await asyncio.shield(self._opening)).session.id
 
-    def close(self, close: bool) -> None:
-        """What a call's `close` asks for; in a batch without a token one that keeps the session is enough."""
-        if close:
-            self._closes = True
-        else:
+    def close(self) -> None:
+        """Have the session ended after the calls, though the caller has a token to it."""
+        self._closes = True
+
+    async def keep(self) -> None:
+        """Have the session of a call without a token outlive it; in a batch, one call that asks is enough."""
+        if self._opening is not None and not self._keeps:
             self._keeps = True
+            await self.system.sessions.keep(await self.session())
 
     @property
     def ends(self) -> str | None:

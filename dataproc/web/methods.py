@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from dataproc.errors import DataprocError, Forbidden
 from dataproc.jsonrpc import Encoded
@@ -12,7 +12,7 @@ from dataproc.types import Json, JsonObject, Principal
 from dataproc.web.exchange import Exchange
 from dataproc.web.params import Signature
 
-Handler = Callable[..., Awaitable[Json | Encoded]]
+Handler: TypeAlias = "Callable[..., Awaitable[Json | Encoded]]"
 """`await handler(exchange, **params)`, the params as the signature bound them."""
 
 

@@ -78,7 +78,7 @@ def router(tables: Mapping[str, tuple[RpcMethod, ...]], url: str) -> APIRouter:
     return routes
 
 
-def _method(method: RpcMethod, urls: list[str]) -> JsonObject:
+def _method(method: RpcMethod, urls: list[str]) -> dict[str, Any]:
     return {
         "name": method.name,
         "summary": method.summary,
@@ -87,8 +87,8 @@ def _method(method: RpcMethod, urls: list[str]) -> JsonObject:
         "params": [_param(param) for param in method.signature.params],
         "result": {"name": "result", "schema": method.result},
         "errors": [
-            *({"$ref": f"#/components/errors/{kind.name}"} for kind in EVERYWHERE),
-            *(_error(kind) for kind in method.errors),
+            *[{"$ref": f"#/components/errors/{kind.name}"} for kind in EVERYWHERE],
+            *[_error(kind) for kind in method.errors],
         ],
         **({"x-scope": method.needs} if method.needs else {}),
     }

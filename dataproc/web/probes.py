@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
@@ -11,7 +12,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from sqlalchemy import text
 
+from dataproc.engine.doctor import Layer, layers
 from dataproc.errors import DataprocError, Forbidden
+from dataproc.settings import Settings
 from dataproc.telemetry import METRICS, METRICS_TYPE
 from dataproc.web.auth import principal_of
 
@@ -39,11 +42,20 @@ async def readyz(request: Request) -> Response:
         "storage": _check("storage", system.workspaces.check()),
     }
     states = dict(zip(checks, await asyncio.gather(*checks.values()), strict=True))
-    ready = all(state == "ok" for state in states.values())
+    walls = layers(system.engine)
+    states["sandbox"] = _sandbox(system.settings, walls)
+    ready = "failed" not in states.values()
     body: dict[str, Any] = {"status": "ready" if ready else "unready"}
     if await _may_look(request, system):
-        body["checks"] = states
+        body |= {"checks": states, "sandbox": [asdict(layer) for layer in walls]}
     return JSONResponse(body, 200 if ready else 503)
+
+
+def _sandbox(settings: Settings, walls: list[Layer]) -> str:
+    if settings.sandbox == "off":
+        return "off"
+    standing = [layer for layer in walls if layer.in_force]
+    return "ok" if len(standing) == len(walls) else "reduced" if standing else "failed"
 
 
 @router.get("/metrics", response_class=PlainTextResponse, summary="Metrics for Prometheus")

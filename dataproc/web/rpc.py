@@ -15,7 +15,7 @@ import structlog
 from starlette.types import Receive, Scope, Send
 
 from dataproc import jsonrpc
-from dataproc.errors import DataprocError, InternalError, InvalidRequest, Overloaded, ParseError, UnknownRpcMethod
+from dataproc.errors import DataprocError, InternalError, InvalidRequest, ParseError, UnknownRpcMethod
 from dataproc.jsonrpc import Batch, Rejected, Request
 from dataproc.telemetry import METRICS
 from dataproc.web import openrpc
@@ -82,8 +82,6 @@ class RpcEndpoint:
         require_json(headers.get(b"content-type"))
         principal = await authenticate(scope, self.system)
         settings = self.system.settings
-        if len(self.background) > settings.queue_limit:
-            raise Overloaded("too many notifications are still under way", limit="notifications", retry_after=1)
         body = await read_body(receive, headers.get(b"content-length"), settings.request_limit)
         key = headers.get(b"idempotency-key")
         return Exchange(self.system, principal, request_id, None if key is None else key.decode("latin-1")), body
@@ -119,21 +117,39 @@ class RpcEndpoint:
     async def _answer_batch(self, exchange: Exchange, items: Sequence[Request | Rejected]) -> bytes | None:
         silent = [item for item in items if isinstance(item, Request) and item.notification]
         spoken = [item for item in items if isinstance(item, Rejected) or not item.notification]
-        going_on = self.background.spawn(self._run_all(exchange, silent)) if silent else None
-        answers = await self._run_all(exchange, spoken)
-        if going_on is None:
+        if not silent:
+            answers = await self._run_all(exchange, spoken)
             await self._finish(exchange)
-        else:
-            self.background.spawn(self._finish(exchange, after=going_on))
+            return jsonrpc.join(answers)
+        answered = asyncio.Event()
+        self.background.spawn(self._run_on(exchange, silent, answered))
+        try:
+            answers = await self._run_all(exchange, spoken)
+        finally:
+            answered.set()
         return jsonrpc.join(answers) if answers else None
 
-    async def _finish(self, exchange: Exchange, after: asyncio.Task[list[bytes]] | None = None) -> None:
-        """End the session where the request says so; that it fails is no caller's fault, and the reaper's to retry."""
-        if after is not None:
-            await asyncio.wait([after])
+    async def _run_on(self, exchange: Exchange, silent: Sequence[Request], answered: asyncio.Event) -> None:
+        """Run notifications, however long they take (how many do is bounded by the executor's queue)."""
+        await self._run_all(exchange, silent)
+        await answered.wait()
+        await self._end(exchange)
+
+    async def _finish(self, exchange: Exchange) -> None:
+        """End the session where the request says so.
+
+        The reply waits for the end of a session that nobody else can know, and for no other: runs of other requests
+        may be under way in it. No call that comes after the reply gets in, all the same.
+        """
+        if exchange.principal.session is None:
+            await self._end(exchange)
+        elif exchange.ends is not None:
+            self.background.spawn(self._end(exchange))
+
+    async def _end(self, exchange: Exchange) -> None:
         try:
             await exchange.finish()
-        except Exception:
+        except Exception:  # the caller has its answer, and the reaper tries again
             log.exception("session_end_failed", request_id=exchange.request_id, session_id=exchange.ends)
 
     async def _run_all(self, exchange: Exchange, items: Sequence[Request | Rejected]) -> list[bytes]:
