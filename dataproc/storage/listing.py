@@ -16,7 +16,7 @@ from dataproc.storage.files import Entry, Files
 from dataproc.storage.paths import OWN_PREFIX, RelPath, opened_beneath, opened_folder
 
 MAX_LIMIT = 10_000
-_MAX_GLOB = 1024
+_MAX_GLOB = 256
 _READ = os.O_RDONLY | os.O_DIRECTORY
 Names = tuple[str, ...]
 
@@ -47,7 +47,7 @@ class Listing:
 def list_folder(files: Files, path: RelPath, selection: Selection) -> Listing:
     """One page of a directory. `.dataproc/` is left out of its parent. Raises OSError, InvalidParams."""
     after = _read_cursor(selection.cursor)
-    pattern = _Pattern(selection.glob) if selection.glob else None
+    pattern = Pattern(selection.glob) if selection.glob else None
     deep = selection.recursive or (pattern is not None and pattern.deep)
     found: list[Entry] = []
     with opened_folder(files.tree.files) as root:
@@ -102,7 +102,7 @@ def _entry(root: int, names: Names) -> Entry | None:
     return entry
 
 
-class _Pattern:
+class Pattern:
     """A glob. Each name is matched by itself, so that no pattern takes more than linear time over a path."""
 
     def __init__(self, glob: str) -> None:

@@ -67,6 +67,8 @@ class Upload:
                 except FileNotFoundError:
                     if attempt == _ATTEMPTS - 1:
                         raise Conflict("the directory was removed while the file was put into it") from None
+                except NotADirectoryError:
+                    raise Conflict("a name on the way to the file is no directory") from None
             return Written(Entry.of(str(self._path), os.fstat(fd)), created)
 
     def close(self) -> None:

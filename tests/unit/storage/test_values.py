@@ -1,0 +1,54 @@
+"""The index of a session, and the globs of listings."""
+
+from __future__ import annotations
+
+import pytest
+
+from dataproc.errors import InvalidParams
+from dataproc.storage.index import Index, KeptFile, KeptFolder, KeptLink
+from dataproc.storage.listing import Pattern
+
+
+def test_an_index_survives_its_json() -> None:
+    """Every kind of entry, and names that are no text, come back equal."""
+    entries = {
+        "files/d": KeptFolder(0o700),
+        "files/\udcff": KeptFile("k", 1, 0o600, 10**18),
+        "files/l": KeptLink("\udcfe/x"),
+    }
+    index = Index(3, dict(entries))
+    assert Index.loads(index.dumps()) == index
+    assert index.keys() == {"k"}
+
+
+@pytest.mark.parametrize(
+    ("glob", "path", "matches"),
+    [
+        ("*.csv", "a.csv", True),
+        ("*.csv", "d/a.csv", True),
+        ("*.csv", "a.csv2", False),
+        ("d/*.csv", "d/a.csv", True),
+        ("d/*.csv", "d/e/a.csv", False),
+        ("**/*.csv", "a.csv", True),
+        ("**/*.csv", "d/e/a.csv", True),
+        ("d/**", "d/e/f", True),
+        ("d/**/f", "d/f", True),
+        ("d/**/f", "d/e/e/f", True),
+        ("d/**/f", "d/e/e/g", False),
+        ("**", "d/e", True),
+        ("[ab]?", "bx", True),
+        ("[ab]?", "cx", False),
+    ],
+)
+def test_globs(glob: str, path: str, matches: bool) -> None:
+    """Without a slash the name is matched, with one the whole path; `**` is any number of directories."""
+    assert Pattern(glob).matches(tuple(path.split("/"))) is matches
+
+
+@pytest.mark.timeout(10)
+def test_no_glob_takes_long() -> None:
+    """Patterns that make a backtracking matcher explode are answered at once."""
+    assert not Pattern("*a" * 120 + "b").matches(("a" * 255,))
+    assert not Pattern("/".join(["**", "a"] * 50) + "/b").matches(("a",) * 1000)
+    with pytest.raises(InvalidParams):
+        Pattern("*" * 257)
