@@ -30,7 +30,7 @@ class DataprocError(Exception):
 
     def members(self) -> dict[str, Any]:
         """What stands in `error.data`, without what only the edge knows."""
-        return {"name": self.name, "retryable": self.retryable, **self.data}
+        return {**self.data, "name": self.name, "retryable": self.retryable}  # codes are shared: the name decides
 
 
 class ParseError(DataprocError):
