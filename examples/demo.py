@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +32,11 @@ WEATHER = HERE / "data" / "seattle-weather.csv"
 OUTPUT = HERE.parent / "demo-output"
 DATAPROC = str(Path(sys.executable).with_name("dataproc"))
 START_LIMIT, STOP_LIMIT = 60.0, 30.0
+YEARS = """
+    SELECT year(date) AS year, sum(precipitation) AS rain_mm, avg(temp_max) AS mean_high, max(temp_max) AS highest,
+        count(*) FILTER (weather = 'sun') AS sunny_days, count(*) FILTER (weather = 'snow') AS snow_days
+    FROM "seattle-weather" GROUP BY ALL ORDER BY year
+"""
 
 console = Console(highlight=False)
 
@@ -68,12 +73,12 @@ def show(url: str, apikey: str, secret: str, storage: Path) -> None:
     dataproc = DataprocApi(f"{url}/api/v1/dataproc/jsonrpc", session_token=token)
     files = Client(url).session(token).files
 
-    console.rule("A method leaves an artifact in the session directory; the second call finds it")
+    console.rule("A method leaves an artifact, the second call finds it")
     for which in ("first", "second"):
         answer = timed(f"test-module session-test, {which}", lambda: dataproc.exec("test-module", "session-test"))
         console.print_json(json.dumps(answer))
 
-    console.rule("Four years of weather in Seattle, looked at by the tabular module")
+    console.rule("Four years of weather in Seattle, by the tabular module")
     timed("upload seattle-weather.csv", lambda: files.upload(WEATHER))
     look_at_weather(dataproc, files)
 
@@ -85,11 +90,28 @@ def show(url: str, apikey: str, secret: str, storage: Path) -> None:
     timed("close the session", lambda: sessions.close_session(token))
     if directory.exists() or sessions.verify_session_token(token)["active"]:
         raise RuntimeError(f"the session is closed, but not gone: {directory}")
-    console.print(f"The token is not active any more, and {directory.name} is not on the server's disk any more.")
+    console.print("Its token is not active, and its directory is not on the server's disk any more.")
 
 
 def look_at_weather(dataproc: DataprocApi, files: Files) -> None:
-    """Profile, SQL and plot."""
+    """Profile, SQL and plot, with small tables of the answers and the plot as a local file."""
+    file = {"file": WEATHER.name}
+    profile = timed("tabular profile", lambda: dataproc.exec("tabular", "profile", params=file))
+    told = ("name", "type", "nulls", "distinct", "min", "mean", "max")
+    console.print(f"{profile['rows']:,} days")
+    console.print(grid(told, [[column.get(name, "") for name in told] for column in profile["columns"]]))
+
+    asked = {"query": YEARS, "into": "years.parquet"}
+    years = timed("tabular sql", lambda: dataproc.exec("tabular", "sql", params=asked))
+    console.print(grid([column["name"] for column in years["columns"]], years["rows"]))
+
+    drawn = {**file, "x": "date", "y": ["temp_max", "temp_min"], "into": "temperature.png"}
+    titled = {**drawn, "title": "Seattle, warmest and coldest of each day (°C)"}
+    plot = timed("tabular plot", lambda: dataproc.exec("tabular", "plot", params=titled))
+    OUTPUT.mkdir(exist_ok=True)
+    (OUTPUT / ".gitignore").write_text("*\n")
+    saved = timed("download the plot", lambda: files.download(plot["into"], OUTPUT))
+    console.print(f"The plot is {saved}", soft_wrap=True)
 
 
 def timed(what: str, call: Callable[[], T]) -> T:
@@ -100,7 +122,7 @@ def timed(what: str, call: Callable[[], T]) -> T:
     return result
 
 
-def grid(columns: list[str], rows: list[list[Any]]) -> Table:
+def grid(columns: Sequence[str], rows: list[list[Any]]) -> Table:
     """A small table."""
     table = Table(*columns)
     for row in rows:
