@@ -57,10 +57,14 @@ class Exchange:
             return None if self._keeps else opened.session.id
         return self.principal.session if self._closes else None
 
+    async def refuse_more(self) -> None:
+        """Let the session that `finish` will end take no more calls."""
+        if (session := self.ends) is not None:
+            await self.system.sessions.begin_end(session, "closed")
+
     async def finish(self) -> None:
         """End the session if that is due. Called once, when every call of the request has ended."""
-        session = self.ends
-        if session is not None:
+        if (session := self.ends) is not None:
             await self.system.reaper.end(session, "closed")
 
     def reply_headers(self) -> RawHeaders:

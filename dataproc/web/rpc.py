@@ -7,7 +7,8 @@ the body first answers 422 where the protocol has -32700 and -32600, and because
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -102,8 +103,7 @@ class RpcEndpoint:
         if isinstance(asked, Request) and asked.notification:
             return await self._answer_batch(exchange, [asked])
         answer = await self._call(exchange, asked)
-        if exchange.ends is not None:
-            await self._finish(exchange)
+        await self._finish(exchange)
         return answer
 
     async def _parse(self, body: bytes) -> Request | Rejected | Batch:
@@ -138,19 +138,21 @@ class RpcEndpoint:
     async def _finish(self, exchange: Exchange) -> None:
         """End the session where the request says so.
 
-        The reply waits for the end of a session that nobody else can know, and for no other: runs of other requests
-        may be under way in it. No call that comes after the reply gets in, all the same.
+        The reply waits for the whole end of a session that nobody else can know. Of another it waits until no call
+        gets in any more: runs of other requests may be under way in it.
         """
+        if exchange.ends is None:
+            return
         if exchange.principal.session is None:
             await self._end(exchange)
-        elif exchange.ends is not None:
+        else:
+            with _logged(exchange):
+                await exchange.refuse_more()
             self.background.spawn(self._end(exchange))
 
     async def _end(self, exchange: Exchange) -> None:
-        try:
+        with _logged(exchange):
             await exchange.finish()
-        except Exception:  # the caller has its answer, and the reaper tries again
-            log.exception("session_end_failed", request_id=exchange.request_id, session_id=exchange.ends)
 
     async def _run_all(self, exchange: Exchange, items: Sequence[Request | Rejected]) -> list[bytes]:
         """The answers, in the order of the calls. As many at once as the server has runs at once."""
@@ -185,6 +187,15 @@ class RpcEndpoint:
             answer = _refusal(item, told, exchange.request_id)
         METRICS.rpc(known, outcome, perf_counter() - started)
         return answer
+
+
+@contextmanager
+def _logged(exchange: Exchange) -> Iterator[None]:
+    """Around the end of a session: the caller has its answer, so what fails is told to the log alone."""
+    try:
+        yield
+    except Exception:
+        log.exception("session_end_failed", request_id=exchange.request_id, session_id=exchange.ends)
 
 
 def _refusal(item: Request | Rejected, error: DataprocError, request_id: str) -> bytes:
