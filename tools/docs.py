@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
@@ -125,6 +128,63 @@ def errors() -> str:
     )
 
 
+# ---------------------------------------------------------------------------------------------------------- RPC methods
+
+
+def _type(schema: Any) -> str:
+    if not isinstance(schema, dict) or not schema:
+        return "anything"
+    if "const" in schema:
+        return f"`{json.dumps(schema['const'])}`"
+    kind = schema.get("type", " or ".join(map(_type, schema.get("anyOf", ()))) or "anything")
+    return " or ".join(kind) if isinstance(kind, list) else kind
+
+
+def rpc() -> str:
+    """docs/rpc.md."""
+    from dataproc.web.app import create_app
+    from dataproc.web.params import REQUIRED
+
+    app: Any = create_app(cast("Any", SimpleNamespace(settings=Settings(_env_file=None))))
+    paths: dict[str, list[str]] = {}
+    methods = {}
+    for path, endpoint in app.endpoints.items():
+        for name, method in endpoint.methods.items():
+            paths.setdefault(name, []).append(path)
+            methods[name] = method
+    parts = [
+        "# RPC methods",
+        NOTE,
+        "JSON-RPC 2.0 by POST. `rpc.discover` answers an OpenRPC document of what the caller may use on that endpoint; "
+        "`/openrpc.json` has all of it, `/openapi.json` the file service and the probes. Params by position are in the "
+        "order of the tables; those marked *by name* are taken by name only.",
+    ]
+    for name in sorted(methods):
+        method = methods[name]
+        parts += [f"## `{name}`", method.summary, " ".join(_facts(method, paths[name]))]
+        if method.signature.params:
+            rows = (
+                (
+                    f"`{param.name}`",
+                    _type(param.schema) + (", *by name*" if param.by_name else ""),
+                    "required" if param.default is REQUIRED else f"`{json.dumps(param.default)}`",
+                    param.summary,
+                )
+                for param in method.signature.params
+            )
+            parts.append(table(("param", "type", "default", "what"), rows))
+    return "\n\n".join(parts)
+
+
+def _facts(method: Any, paths: list[str]) -> Iterator[str]:
+    yield f"At {', '.join(f'`{path}`' for path in paths)}."
+    if method.needs:
+        yield f"Needs `{method.needs}`."
+    yield f"Result: {_type(method.result)}."
+    if method.errors:
+        yield f"Errors of its own: {', '.join(f'`{kind.name}`' for kind in method.errors)}."
+
+
 # ------------------------------------------------------------------------------------------------------------- commands
 
 
@@ -181,7 +241,7 @@ def commands() -> str:
 
 # ----------------------------------------------------------------------------------------------------------------- main
 
-PAGES = {"settings.md": settings, "errors.md": errors, "cli.md": commands}
+PAGES = {"settings.md": settings, "errors.md": errors, "rpc.md": rpc, "cli.md": commands}
 
 
 def stale(folder: Path) -> list[str]:
@@ -195,6 +255,8 @@ def stale(folder: Path) -> list[str]:
 
 def main() -> None:
     """Write the pages, or check them."""
+    for name in [name for name in os.environ if name.startswith("DATAPROC_")]:
+        del os.environ[name]  # the pages tell of defaults
     folder = ROOT / "docs"
     if "--check" in sys.argv[1:]:
         if old := stale(folder):

@@ -8,8 +8,10 @@ import shlex
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
+import structlog
 import uvicorn
 import uvloop
 
@@ -23,7 +25,7 @@ from dataproc.web.app import create_app
 from dataproc.web.server import PeerProtocol
 
 KEEP_ALIVE = 75  # seconds; more than proxies keep their idle connections, so that they never meet one just closed
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+log = structlog.get_logger(__name__)
 
 
 def run(settings: Settings, *, first_key: bool) -> None:
@@ -36,11 +38,13 @@ def run(settings: Settings, *, first_key: bool) -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, told from outside when to stop, and telling when it is ready."""
+    """uvicorn, told by us when to stop, and telling when it is ready."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, system: System, ready: Callable[[], None]) -> None:
         super().__init__(config)
+        self._system = system
         self._ready = ready
+        self._ends: list[asyncio.Task[None]] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -51,29 +55,37 @@ class _Server(uvicorn.Server):
         yield  # uvicorn's own would raise the signal again at the end, before our processes are stopped
 
     def stop(self) -> None:
-        """End when what is under way is answered; told again, end at once."""
-        self.force_exit, self.should_exit = self.should_exit, True
+        """Take nothing new and let runs end for the close wait; told again, do not wait.
+
+        The runs are ended while the connections are still served, so that their callers are told.
+        """
+        again, self.should_exit = self.should_exit, True
+        wait = 0.0 if again else self._system.settings.close_wait
+        log.info("server.stopping", wait=wait)
+        self._ends.append(asyncio.create_task(self._system.executor.stop(wait)))
 
 
 async def _serve(settings: Settings, listener: socket.socket, first_key: bool) -> None:
-    loop, starting = asyncio.get_running_loop(), asyncio.current_task()
+    starting = asyncio.current_task()
     assert starting is not None
-    for number in SIGNALS:
-        loop.add_signal_handler(number, starting.cancel)
+    _on_signals(starting.cancel)
     with contextlib.suppress(asyncio.CancelledError):
         system = await build(settings)
         try:
             credentials = await _first_key(system) if first_key else None
             await _refuse_to_be_open(system)
             await system.start()
-            server = _Server(
-                _config(settings, create_app(system)), lambda: _announce(settings, listener, credentials, first_key)
-            )
-            for number in SIGNALS:
-                loop.add_signal_handler(number, server.stop)
+            announce = partial(_announce, settings, listener, credentials, first_key)
+            server = _Server(_config(settings, create_app(system)), system, announce)
+            _on_signals(server.stop)
             await server.serve([listener])
         finally:
             await system.stop()
+
+
+def _on_signals(act: Callable[[], object]) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, act)
 
 
 def _config(settings: Settings, app: Any) -> uvicorn.Config:
@@ -89,7 +101,7 @@ def _config(settings: Settings, app: Any) -> uvicorn.Config:
         proxy_headers=False,  # who is trusted as a gateway is judged by the socket's own address
         backlog=2048,
         timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=round(settings.close_wait + settings.run_grace) + 1,
+        timeout_graceful_shutdown=round(settings.close_wait + settings.run_grace) + 2,
         ssl_certfile=settings.tls_cert,
         ssl_keyfile=settings.tls_key,
     )

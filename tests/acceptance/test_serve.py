@@ -1,0 +1,163 @@
+"""`dataproc serve`, from the first line it prints to the last process gone."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.acceptance.conftest import DEADLINE, REPOSITORY, Served, Shell, call, headers, until
+
+RPC = "/api/v1/dataproc/jsonrpc"
+SESSION_TEST = call("dataproc.exec", module="test-module", method="session-test")
+SLEEPERS = {"DATAPROC_MODULES_DIR": str(REPOSITORY / "tests" / "modules")}
+
+
+def test_serves_and_ends(shell: Shell) -> None:
+    """It prints its address, serves a key made beside it, ends on SIGTERM with code 0, and leaves no process behind."""
+    with shell.serve() as served:
+        url = served.url
+        key = shell.key()
+        answer = httpx.post(url + RPC, json=SESSION_TEST, headers=headers(key), timeout=DEADLINE).json()
+        assert "result" in answer, answer
+        assert httpx.get(url + "/livez").status_code == 200
+        family = served.family()
+        assert family
+        begun = time.monotonic()
+        assert served.end(signal.SIGTERM) == 0
+        assert time.monotonic() - begun < 10
+        until(lambda: not any(process.is_running() for process in family))
+
+
+def test_kill_leaves_nothing(shell: Shell) -> None:
+    """After `kill -9` of the server the kernel ends all below it, and it starts again over the same storage."""
+    key = shell.key()
+    with shell.serve() as served:
+        first = httpx.post(served.url + RPC, json=SESSION_TEST, headers=headers(key), timeout=DEADLINE)
+        assert "result" in first.json()
+        family = served.family()
+        served.end(signal.SIGKILL)
+        until(lambda: not any(process.is_running() for process in family))
+    with shell.serve() as served:
+        again = httpx.post(served.url + RPC, json=SESSION_TEST, headers=headers(key), timeout=DEADLINE)
+        assert "result" in again.json()
+
+
+def test_stop_tells_the_waiting_caller(shell: Shell) -> None:
+    """A run that outlives the close wait is ended, and its caller is told `interrupted`, not cut off."""
+    key = shell.key()
+    with shell.serve(DATAPROC_CLOSE_WAIT="0.5", DATAPROC_RUN_GRACE="0.5", **SLEEPERS) as served:
+        waiting = Waiting(shell, served, key)
+        assert served.end(signal.SIGTERM) == 0
+        assert waiting.answer() == "interrupted"
+
+
+def test_second_signal_does_not_wait(shell: Shell) -> None:
+    """A second signal ends the server without the close wait."""
+    key = shell.key()
+    with shell.serve(DATAPROC_CLOSE_WAIT="60", DATAPROC_RUN_GRACE="0.5", **SLEEPERS) as served:
+        waiting = Waiting(shell, served, key)
+        family = served.family()
+        begun = time.monotonic()
+        served.process.send_signal(signal.SIGTERM)
+        until(lambda: "server.stopping" in served.log.read_text())
+        assert served.end(signal.SIGTERM) == 0
+        assert waiting.answer() == "interrupted"
+        assert time.monotonic() - begun < 30
+        until(lambda: not any(process.is_running() for process in family))
+
+
+def test_first_key_once(shell: Shell) -> None:
+    """`--first-key` shows a key and a curl line that works when pasted; the next start shows neither secret nor key."""
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    with shell.serve("--first-key") as served:
+        line = served.read_until(r"\n  (curl .*)\n")[1]
+        pasted = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, timeout=DEADLINE)
+        assert '"result"' in pasted.stdout, (line, pasted)
+    with shell.serve("--first-key") as served:
+        served.read_until(r"\n  (curl .*)\n")
+        assert "DATAPROC_SECRET=" not in served.said
+
+
+def test_open_to_all_without_a_key(shell: Shell) -> None:
+    """It refuses to listen beyond loopback while no key is alive, and says what to do."""
+    refused = shell.run("serve", DATAPROC_HOST="0.0.0.0")
+    assert refused.returncode == 2
+    assert "dataproc key create" in refused.stderr
+    shell.key()
+    with shell.serve(DATAPROC_HOST="0.0.0.0") as served:
+        assert served.url.startswith("http://0.0.0.0:")
+
+
+def test_port_in_use(shell: Shell) -> None:
+    """A port that is taken is one line with the remedy."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        refused = shell.run("serve", DATAPROC_PORT=str(taken.getsockname()[1]))
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n") == 1
+    assert "DATAPROC_PORT" in refused.stderr
+
+
+def test_unix_socket(shell: Shell) -> None:
+    """It listens on a unix socket, takes over one that a killed server left, refuses one in use, removes its own."""
+    path = shell.folder / "dataproc.sock"
+    key = shell.key()
+    with socket.socket(socket.AF_UNIX) as abandoned:
+        abandoned.bind(str(path))
+    with shell.serve(DATAPROC_UDS=str(path)) as served:
+        assert served.url == f"unix:{path}"
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://localhost") as client:
+            answer = client.post(RPC, json=SESSION_TEST, headers=headers(key), timeout=DEADLINE)
+            assert "result" in answer.json()
+        refused = shell.run("serve", DATAPROC_UDS=str(path))
+        assert refused.returncode == 2
+        assert "another server" in refused.stderr
+    assert not path.exists()
+
+
+def test_https(shell: Shell) -> None:
+    """With a certificate and its key it serves https."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    cert, private = shell.folder / "cert.pem", shell.folder / "key.pem"
+    make = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run([*make.split(), "-keyout", private, "-out", cert], check=True, capture_output=True, timeout=DEADLINE)
+    with shell.serve(DATAPROC_TLS_CERT=str(cert), DATAPROC_TLS_KEY=str(private)) as served:
+        assert served.url.startswith("https://")
+        refused = shell.run(
+            "exec", "no.such", DATAPROC_URL=served.url, SSL_CERT_FILE=str(cert), DATAPROC_SESSION_TOKEN="x"
+        )
+        assert "unauthorized" in refused.stderr
+
+
+class Waiting:
+    """A call that waits in its worker for ever, and how it is answered in the end: by the error's name."""
+
+    def __init__(self, shell: Shell, served: Served, key: dict[str, Any]) -> None:
+        self._answer = ""
+        self._thread = threading.Thread(target=self._call, args=(served.url + RPC, headers(key)), daemon=True)
+        self._thread.start()
+        until(lambda: list((shell.folder / "storage").rglob("never.started")))
+
+    def _call(self, url: str, who: dict[str, str]) -> None:
+        wait = call("dataproc.exec", module="sleeper", method="wait_for", params={"name": "never"})
+        try:
+            answer = httpx.post(url, json=wait, headers=who, timeout=DEADLINE).json()
+            self._answer = answer["error"]["data"]["name"] if "error" in answer else "result"
+        except httpx.HTTPError as lost:
+            self._answer = type(lost).__name__
+
+    def answer(self) -> str:
+        """Waits for it."""
+        self._thread.join(DEADLINE)
+        return self._answer
