@@ -43,7 +43,7 @@ check: install ## format, lint, types, import layers, generated docs
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
-	.venv/bin/lint-imports
+	.venv/bin/lint-imports --no-logo
 	$(PY) -m tools.docs --check
 
 format: install ## format the code and sort its imports

@@ -57,7 +57,7 @@ class InvalidParams(DataprocError):
     code, name, http_status = -32602, "invalid_params", 400
 
     @classmethod
-    def field(cls, loc: str | list[str | int], msg: str, type: str = "value_error") -> InvalidParams:
+    def field(cls, loc: str | list[str | int], msg: str, type: str = "value_error") -> InvalidParams:  # noqa: A002 - the wire's word
         """The error of a single field."""
         where = [loc] if isinstance(loc, str) else loc
         return cls(f"{'.'.join(str(part) for part in where)}: {msg}", errors=[{"loc": where, "msg": msg, "type": type}])
@@ -100,7 +100,7 @@ class MethodNotFound(DataprocError):
 
 
 class ExecFailed(DataprocError):
-    """The method raised, or returned what is no JSON: `data.type`, `data.message`, `data.traceback`, `data.exit_code`."""
+    """The method raised, or returned no JSON: `data.type`, `data.message`, `data.traceback`, `data.exit_code`."""
 
     code, name = -32005, "exec_failed"
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 JsonObject: TypeAlias = "dict[str, Json]"
 
 SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{7,127}")  # as it stands on the wire
-GATEWAY_PREFIX = "gw."  # before a gateway's id wherever we keep it; no id on the wire holds a dot, so the two never meet
+GATEWAY_PREFIX = "gw."  # before a gateway's id wherever we keep it: no id on the wire holds a dot
 
 
 def wire_id(session_id: str) -> str:
