@@ -104,14 +104,14 @@ def error_of(outcome: Outcome) -> DataprocError | None:
             how = reason or (f"signal {signal}" if signal is not None else f"exit code {exit_code}")
             known = {"signal": signal, "exit_code": exit_code}
             return ExecCrashed(
-                f"the worker process died under the run ({how}); files written before are kept, and the next call gets a "
-                "new process",
+                f"the worker process died under the run ({how}); files written before are kept, and the next call "
+                "gets a new process",
                 **{name: value for name, value in known.items() if value is not None},
             )
         case TimedOut(timeout):
             return ExecTimeout(
-                f"the run did not end within its time limit of {timeout:g} s; ask for more with `timeout`, or do less in "
-                "one call",
+                f"the run did not end within its time limit of {timeout:g} s; ask for more with `timeout`, or do "
+                "less in one call",
                 timeout=timeout,
             )
         case Cancelled(reason):
