@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class ModuleBroken(Exception):  # noqa: N818 - a state, named as the listing shows it
+class ModuleBroken(Exception):  # a state, named as the listing shows it
     """The module cannot be used; `reason` tells its author why, in frames of the module alone."""
 
     def __init__(self, reason: str) -> None:

@@ -25,7 +25,7 @@ SKIPPED = frozenset({"__pycache__", "node_modules"})
 Signature = tuple[tuple[str, int, int, int, int], ...]
 
 
-class StillChanging(Exception):  # noqa: N818 - a state, not a fault
+class StillChanging(Exception):  # a state, not a fault
     """The folder was written to while it was copied; a later look will do."""
 
 
