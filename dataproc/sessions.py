@@ -73,26 +73,37 @@ class Sessions:
         """
         life = lifetime(expires_in, self._settings)
         check_names(name, labels)
-        await self._counts.reserve(principal.key, self._settings.max_sessions_per_key)
-        now = self._database.now()
+        now, limit = self._database.now(), self._settings.max_sessions_per_key
         ends = now + timedelta(seconds=life)
         wanted = Session(
             new_uuid(), principal.key, "open", now, ends, name=name, labels=labels or {}, one_shot=one_shot
         )
-        opening = Opening(wanted, " ".join(sorted(principal.grants)), self._node if one_shot else None, now)
-        session = None
-        try:
-            session = await self._insert(opening)
-        finally:
-            self._counts.settle(principal.key, opened=session is not None and session.id == wanted.id)
+        node, scopes = self._node if one_shot else None, " ".join(sorted(principal.grants))
+        if name is None:
+            session = await self._insert(opening := Opening(wanted, scopes, node, now), limit)
+        else:
+            session = await self._insert_named(opening := Opening(wanted, scopes, node, now, limit))
         assert session.expires_at is not None
         return Opened(opening.token, int((session.expires_at - now).total_seconds()), session)
 
-    async def _insert(self, opening: Opening) -> Session:
-        # another server may open one of that name in the same moment; the second time it is there
-        with suppress(IntegrityError):
-            return await self._database.write(opening.run)
-        return await self._database.write(opening.run)
+    async def _insert(self, opening: Opening, limit: int) -> Session:
+        key, opened = opening.session.key, False
+        await self._counts.reserve(key, limit)
+        try:
+            session = await self._database.write(opening.run)
+            opened = True
+        finally:
+            self._counts.settle(key, opened)
+        return session
+
+    async def _insert_named(self, opening: Opening) -> Session:
+        try:
+            session = await self._database.write(opening.run)
+        except IntegrityError:  # another server opened one of that name in the same moment: now it is there
+            session = await self._database.write(opening.run)
+        if session.id == opening.session.id:
+            self._counts.opened(session.key)
+        return session
 
     async def adopt(self, principal: Principal) -> Session:
         """The session that a trusted gateway's id names, opened at its first use; it ends by its idle clock.

@@ -24,16 +24,17 @@ def open_engine(url: str, fsync: bool, busy_timeout: float) -> Engine:
     Raises ValueError for a database that several threads cannot share.
     """
     parsed = make_url(url)
-    pool: dict[str, Any] = {"pool_size": READERS + 1, "max_overflow": 1}
+    # parameters are hidden from errors, because errors are logged and parameters hold what callers sent
+    options: dict[str, Any] = {"pool_size": READERS + 1, "max_overflow": 1, "hide_parameters": True}
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed, pool_pre_ping=True, **pool)
+        return create_engine(parsed, pool_pre_ping=True, **options)
     if parsed.database in (None, "", ":memory:"):
         raise ValueError(
             "an SQLite database in memory cannot be shared by threads: name a file, as sqlite:////path/x.db"
         )
     assert parsed.database is not None
     _make_private(Path(parsed.database))
-    engine = create_engine(parsed, connect_args={"timeout": busy_timeout, "check_same_thread": False}, **pool)
+    engine = create_engine(parsed, connect_args={"timeout": busy_timeout, "check_same_thread": False}, **options)
     _prepare_sqlite(engine, fsync)
     return engine
 

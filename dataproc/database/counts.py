@@ -13,6 +13,16 @@ TRUSTED = 30.0  # seconds; other servers open and end sessions too
 RETRIED = 1.0  # seconds; a count that refuses is not older
 
 
+def too_many(used: int, limit: int) -> Overloaded:
+    """The error of a key that has as many sessions open as it may."""
+    return Overloaded(
+        f"the key has {used} sessions open, and may have {limit}: close some first",
+        limit=limit,
+        used=used,
+        retry_after=60,
+    )
+
+
 @dataclass(slots=True)
 class _Count:
     open: int = 0
@@ -38,12 +48,7 @@ class OpenCounts:
                     count.counted_at = self._database.clock.monotonic()
         used = count.open + count.opening
         if used >= limit:
-            raise Overloaded(
-                f"the key has {used} sessions open, and may have {limit}: close some first",
-                limit=limit,
-                used=used,
-                retry_after=60,
-            )
+            raise too_many(used, limit)
         count.opening += 1
 
     def _believed(self, count: _Count, limit: int) -> bool:
@@ -55,6 +60,10 @@ class OpenCounts:
         count = self._counts[key]
         count.opening -= 1
         count.open += opened
+
+    def opened(self, key: str) -> None:
+        """A session of that key was opened without a place."""
+        self._counts.setdefault(key, _Count()).open += 1
 
     def ended(self, key: str) -> None:
         """A session of that key was ended here."""

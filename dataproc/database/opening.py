@@ -9,6 +9,7 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from dataproc.database import statements
+from dataproc.database.counts import too_many
 from dataproc.database.records import Session, over
 from dataproc.database.secret import digest, new_uuid
 from dataproc.database.tables import micros, moment
@@ -50,16 +51,20 @@ def check_names(name: str | None, labels: Mapping[str, str] | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """A session to be opened at `now`, with a token of those `scopes`, for a key that must still be good."""
+    """A session to be opened at `now`, with a token of those `scopes`, for a key that must still be good.
+
+    limit: how many the key may have open; None where a place was taken before.
+    """
 
     session: Session
     scopes: str
     one_shot_of: str | None
     now: datetime
+    limit: int | None = None
     token: str = field(default_factory=new_uuid, repr=False)
 
     def run(self, connection: Connection) -> Session:
-        """The session that the token opens now: the wanted one, or the live one of its name. Raises Unauthorized."""
+        """The session that the token opens now: the wanted one, or the live one of its name. Raises Unauthorized, Overloaded."""
         key = statements.find_key(connection, self.session.key)
         if key is None or key.revoked_at is not None or (key.expires_at or micros(self.now) + 1) <= micros(self.now):
             raise Unauthorized("this key is not good any more")
@@ -86,6 +91,8 @@ class Opening:
 
     def _new(self, connection: Connection, key_expires_at: int | None) -> Session:
         session = self.session
+        if self.limit is not None and (used := statements.count_open(connection, session.key)) >= self.limit:
+            raise too_many(used, self.limit)
         if key_expires_at is not None and session.expires_at is not None:
             session = replace(session, expires_at=min(session.expires_at, moment(key_expires_at)))
         statements.add_session(connection, session, self.one_shot_of)

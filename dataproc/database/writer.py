@@ -130,7 +130,7 @@ class Writer:
 
     def _keep(self, behind: list[Work], error: Exception) -> None:
         """Put works back that nobody waits for, unless nobody will ever come for them."""
-        _log.error("database_write_failed", waiting=len(self._behind) + len(behind), exc_info=error)
+        _log.error("database_write_failed", error=str(error.__cause__ or error), behind=len(self._behind) + len(behind))
         if self._closing:
             self._behind.clear()
             return
