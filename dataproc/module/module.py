@@ -109,6 +109,10 @@ class Module:
                     f"method {method.name!r} ({self._place(method.function)}): {broken.reason}"
                 ) from broken
 
+    def close(self) -> None:
+        """End the event loop of the module's coroutines, if there is one. A worker that ends need not."""
+        self._loop.close()
+
     def _add(self, function: Any, name: str | None, options: dict[str, Any]) -> None:
         """Everything is checked before the method stands in the table."""
         if not isinstance(function, FunctionType):
