@@ -28,7 +28,7 @@ def have_wrk() -> bool:
 def calls_per_second(targets: Sequence[Target], seconds: float) -> float:
     """Calls per second of 16 callers, who take the targets (sessions of one server) in turn."""
     before = sum(Caller(target).count() for target in targets)
-    done, taken = (by_wrk if have_wrk() else by_asyncio)(targets, seconds)
+    done, taken = (by_wrk if have_wrk() and seconds >= 1 else by_asyncio)(targets, seconds)
     after = sum(Caller(target).count() for target in targets)
     if after - before < done:
         raise RuntimeError(f"{done} answers came, but only {after - before} lines were written")
@@ -40,7 +40,7 @@ def by_wrk(targets: Sequence[Target], seconds: float) -> tuple[int, float]:
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(_lua(targets))
         script.flush()
-        wrk = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", "--timeout", "30s", "-s", script.name]
+        wrk = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{round(seconds)}s", "--timeout", "30s", "-s", script.name]
         url = f"http://127.0.0.1:{targets[0].port}"
         told = subprocess.run([*wrk, url], capture_output=True, text=True, check=True).stdout  # noqa: S603
     counted = re.search(r"(\d+) requests in ([\d.]+)(ms|s)", told)

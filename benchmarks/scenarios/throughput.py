@@ -25,7 +25,7 @@ def with_sessions(bench: Bench, sessions: int, told: str) -> Measured:
     servers: dict[str, Ours | Peer] = {"ours": bench.ours, **bench.peers(tuple(TARGETS))}
     targets = {name: [server.open() for _ in range(sessions)] for name, server in servers.items()}
     for each in targets.values():
-        calls_per_second(each, 1)
+        calls_per_second(each, bench.options.load_seconds / 2)  # starts the workers
     loads = {name: partial(calls_per_second, each, bench.options.load_seconds) for name, each in targets.items()}
     rounds = by_turns(loads, bench.options.rounds)
     return [
