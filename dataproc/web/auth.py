@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, cast
 
@@ -12,12 +13,14 @@ from starlette.types import Receive, Scope, Send
 
 from dataproc import headers as names
 from dataproc.access import Credentials, scopes
-from dataproc.errors import DataprocError
+from dataproc.errors import DataprocError, Unauthorized
 from dataproc.types import Principal, wire_id
 from dataproc.web.asgi import CHALLENGE, REQUEST_ID_OF_REPLY, RawHeaders, refusal_headers, respond
 
 if TYPE_CHECKING:
     from dataproc.composition import System
+
+Network = IPv4Network | IPv6Network
 
 log = structlog.get_logger(__name__)
 
@@ -26,10 +29,19 @@ SESSION_OF_REPLY = "dataproc.session"  # in the scope: what the reply's `Xdata-S
 
 async def authenticate(scope: Scope, system: System) -> Principal:
     """Who sent this request; a gateway's session is opened at its first use. Raises Unauthorized, SessionEnded."""
-    principal = await system.authenticator.authenticate(Credentials.from_headers(scope["headers"], peer_of(scope)))
+    principal = await _checked(Credentials.from_headers(scope["headers"], peer_of(scope)), scope, system)
     if principal.via == "gateway":
         await system.sessions.adopt(principal)
     return principal
+
+
+async def _checked(credentials: Credentials, scope: Scope, system: System) -> Principal:
+    try:
+        return await system.authenticator.authenticate(credentials)
+    except Unauthorized as error:
+        client = client_address(scope, networks(system.settings.forwarded_allow_ips))
+        log.warning("credentials_refused", client=client, path=scope["path"], why=error.message)
+        raise
 
 
 async def principal_of(request: Request) -> Principal:
@@ -46,32 +58,31 @@ def peer_of(scope: Scope) -> str | None:
     return client[0] if client else None
 
 
-class ClientAddress:
-    """Where a request began: the socket's peer, or what a proxy among the `allowed` networks says of it."""
+@lru_cache(maxsize=16)
+def networks(listed: str) -> tuple[Network, ...]:
+    """The networks of a comma-separated list. Raises ValueError for one that is none."""
+    return tuple(ip_network(each.strip(), strict=False) for each in listed.split(",") if each.strip())
 
-    def __init__(self, allowed: str) -> None:
-        self._networks: list[IPv4Network | IPv6Network] = [
-            ip_network(each.strip(), strict=False) for each in allowed.split(",") if each.strip()
-        ]
 
-    def of(self, scope: Scope) -> str:
-        """The nearest address that no trusted proxy speaks for; empty where it is not known."""
-        address = peer_of(scope) or ""
-        if not self._networks or not self._trusted(address):
-            return address
-        said = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for").decode("latin-1")
-        for hop in reversed([each.strip() for each in said.split(",") if each.strip()]):
-            address = hop
-            if not self._trusted(hop):
-                break
-        return address
+def client_address(scope: Scope, proxies: tuple[Network, ...]) -> str:
+    """Where a request began: the socket's peer, or the last address for which no trusted proxy speaks.
 
-    def _trusted(self, address: str) -> bool:
-        try:
-            parsed = ip_address(address)
-        except ValueError:
-            return False
-        return any(parsed in network for network in self._networks)
+    Empty where the peer is not known.
+    """
+    address = peer_of(scope) or ""
+    said = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for").decode("latin-1")
+    hops = [each.strip() for each in said.split(",") if each.strip()]
+    while hops and _within(address, proxies):
+        address = hops.pop()
+    return address
+
+
+def _within(address: str, proxies: tuple[Network, ...]) -> bool:
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return False
+    return any(parsed in network for network in proxies)
 
 
 class Resolve:
@@ -88,7 +99,7 @@ class Resolve:
         reply: RawHeaders = []
         try:
             credentials = Credentials.from_headers(scope["headers"], None)
-            principal = await self.system.authenticator.authenticate(replace(credentials, session_id=None))
+            principal = await _checked(replace(credentials, session_id=None), scope, self.system)
         except DataprocError as error:
             reply.extend(refusal_headers(error))
         except Exception as error:

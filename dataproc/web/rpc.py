@@ -58,12 +58,12 @@ class RpcEndpoint:
         request_id = request_id_of(headers.get(b"x-request-id"))
         try:
             exchange, body = await self._admit(scope, receive, headers, request_id)
+            answer = await self._answer(exchange, body)
         except DisconnectedError:
             return
         except Exception as error:
             await _refuse(send, _told(error, request_id), request_id)
             return
-        answer = await self._answer(exchange, body)
         reply = exchange.reply_headers()
         if answer is None:
             await respond(send, 204, reply)
