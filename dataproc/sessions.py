@@ -19,6 +19,7 @@ from dataproc.database.records import ended, over
 from dataproc.database.secret import digest, new_uuid
 from dataproc.database.statements import Due as Due
 from dataproc.database.statements import Token
+from dataproc.database.use import Use
 from dataproc.errors import InvalidParams, NotFound, SessionEnded
 from dataproc.settings import Settings
 from dataproc.types import SESSION_ID, Principal
@@ -49,10 +50,7 @@ class Sessions:
         self._node = node
         self._fresh: Fresh[str, Session] = Fresh(database.clock, settings.credential_cache, CACHED)
         self._counts = OpenCounts(database)
-        self._running: dict[str, int] = {}
-        self._idling: set[str] = set()  # sessions that have an idle clock and were met here
-        self._active: set[str] = set()  # those whose idle clocks are to be wound,
-        self._winding: set[str] = set()  # and those whose clocks are being wound just now
+        self._use = Use(database)
 
     # ------------------------------------------------------------------------------------------------- opening
 
@@ -144,10 +142,10 @@ class Sessions:
             raise NotFound("no such session")
         now = self._database.now()
         if error := self._over(session, now):
-            self._idling.discard(session_id)
+            self._use.over(session_id)
             raise error
         if session.idle_timeout is not None:
-            self._idling.add(session_id)
+            self._use.met(session_id)
         ends = [end for end in (session.expires_at, session.idle_expires_at) if end is not None]
         return Answer(session, min(((end - now).total_seconds() for end in ends), default=None))
 
@@ -155,7 +153,7 @@ class Sessions:
         if error := over(session, now):
             return error
         idle_since = session.idle_expires_at
-        if idle_since is None or idle_since > now or self._in_use(session.id):
+        if idle_since is None or idle_since > now or session.id in self._use:
             return None
         return ended("idle", idle_since)
 
@@ -210,29 +208,23 @@ class Sessions:
         """A run or a transfer begins. Raises SessionEnded where this server has begun to end the session."""
         if session_id in self._database.gone:
             raise ended("closing", self._database.now())
-        self._running[session_id] = self._running.get(session_id, 0) + 1
-        self.touch(session_id)
+        self._use.begin(session_id)
 
     def leave(self, session_id: str) -> None:
         """What `enter` told of has ended."""
-        left = self._running[session_id] - 1
-        if left:
-            self._running[session_id] = left
-        else:
-            del self._running[session_id]
-        self.touch(session_id)
+        self._use.finish(session_id)
 
     def touch(self, session_id: str) -> None:
         """The session is being used: its idle clock starts anew."""
-        if session_id in self._idling:
-            self._active.add(session_id)
+        self._use.touch(session_id)
 
     def running(self, session_id: str) -> int:
         """How many runs and transfers are under way here."""
-        return self._running.get(session_id, 0)
+        return self._use.running(session_id)
 
-    def _in_use(self, session_id: str) -> bool:
-        return session_id in self._running or session_id in self._active or session_id in self._winding
+    async def wind(self) -> None:
+        """Write down which sessions were used; within a second of the use, and at the stop."""
+        await self._use.wind()
 
     # --------------------------------------------------------------------------------------------------- ending
 
@@ -241,7 +233,7 @@ class Sessions:
 
         That is an unknown session, an ended one, and one whose clock was wound after it had been found due.
         """
-        if reason == "idle" and self._in_use(session_id):
+        if reason == "idle" and session_id in self._use:
             return None
         gone, now = self._database.gone, self._database.now()
         gone.add(session_id)
@@ -263,8 +255,7 @@ class Sessions:
     async def finish_end(self, session_id: str) -> None:
         """A closing session becomes a tombstone: nothing of it is left but this."""
         await self._database.write(lambda connection: statements.finish_end(connection, session_id))
-        self._idling.discard(session_id)
-        self._active.discard(session_id)
+        self._use.over(session_id)
 
     async def end_one_shots(self) -> int:
         """Begin to end what one-shot sessions an earlier life of this node left; for the start. Returns how many."""
@@ -278,22 +269,7 @@ class Sessions:
         await self.wind()
         now = self._database.now()
         found = await self._database.read(lambda connection: statements.find_due(connection, now, limit))
-        return [due for due in found if due.reason != "idle" or not self._in_use(due.id)]
-
-    async def wind(self) -> None:
-        """Write down which sessions were used since last time, those with something under way too."""
-        active = self._active | (self._idling & self._running.keys())
-        if not active:
-            return
-        now = self._database.now()
-        self._active, self._winding = set(), active
-        try:
-            await self._database.write(lambda connection: statements.postpone_idleness(connection, active, now))
-        except BaseException:
-            self._active |= active
-            raise
-        finally:
-            self._winding = set()
+        return [due for due in found if due.reason != "idle" or due.id not in self._use]
 
     async def count(self) -> dict[str, int]:
         """How many sessions are open, and how many closing."""

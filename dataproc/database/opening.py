@@ -64,7 +64,10 @@ class Opening:
     token: str = field(default_factory=new_uuid, repr=False)
 
     def run(self, connection: Connection) -> Session:
-        """The session that the token opens now: the wanted one, or the live one of its name. Raises Unauthorized, Overloaded."""
+        """The session that the token opens now: the wanted one, or the live one of its name.
+
+        Raises Unauthorized, Overloaded.
+        """
         key = statements.find_key(connection, self.session.key)
         if key is None or key.revoked_at is not None or (key.expires_at or micros(self.now) + 1) <= micros(self.now):
             raise Unauthorized("this key is not good any more")
