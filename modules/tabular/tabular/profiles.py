@@ -6,7 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 import duckdb
-from database import name, plain
+
+from .database import name, plain
 
 NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT",
            "UHUGEINT", "FLOAT", "DOUBLE", "DECIMAL")  # fmt: skip

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-from files import find_table, reader_of, relative, tables
 
 from dataproc import Context
+
+from .files import find_table, reader_of, relative, tables
 
 MEMORY = "1GiB"  # beyond it DuckDB spills to the work directory
 THREADS = 4

@@ -6,13 +6,14 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-import charts
-from database import FORMATS, columns_of, connected, name, one_query, rows_of, tables_of, text, write
-from files import reader_of, relative, source, target
-from profiles import profile_column
 from pydantic import Field
 
 from dataproc import Context, Module
+
+from . import charts
+from .database import FORMATS, columns_of, connected, name, one_query, rows_of, tables_of, text, write
+from .files import reader_of, relative, source, target
+from .profiles import profile_column
 
 module = Module("tabular", version="1.0.0", description="SQL, profiles, conversion and plots of a session's tables.")
 
