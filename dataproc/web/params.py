@@ -18,6 +18,7 @@ Check = Callable[[Any], Any]
 """Gives the value to use, or raises ParamError."""
 
 REQUIRED: Final[Any] = object()
+MOST_FAULTS = 100  # told of one call: a million unknown names would make an answer larger than the question
 
 
 class ParamError(ValueError):
@@ -62,7 +63,8 @@ class Signature:
         for name, value in named.items():
             check = self._checks.get(name)
             if check is None:
-                faults.append(_fault(name, self._unknown(), "extra_forbidden"))
+                if len(faults) < MOST_FAULTS:
+                    faults.append(_fault(name[:200], self._unknown(), "extra_forbidden"))
                 continue
             try:
                 bound[name] = check(value)
@@ -81,7 +83,7 @@ class Signature:
     def _named(self, given: Sequence[Any]) -> dict[str, Any]:
         if len(given) > len(self._positions):
             most = f"takes {len(self._positions)} by position" if self._positions else "takes none by position"
-            surplus = range(len(self._positions), len(given))
+            surplus = range(len(self._positions), len(given))[:MOST_FAULTS]
             raise _invalid(
                 [_fault(index, f"is one too many: the method {most}", "extra_forbidden") for index in surplus]
             )

@@ -66,6 +66,14 @@ def test_a_param_of_ours_has_no_position() -> None:
     assert faults(["m", {}, True]) == [(2, "extra_forbidden")]
 
 
+@pytest.mark.parametrize("given", [{str(n): 1 for n in range(10_000)}, list(range(10_000)), {"x" * 10**6: 1}])
+def test_an_answer_is_not_larger_than_its_question(given: Any) -> None:
+    """However many params are wrong, and however long their names, what is told of them is bounded."""
+    with pytest.raises(InvalidParams) as caught:
+        signature().bind(given)
+    assert len(repr(caught.value.data)) < 50_000
+
+
 @pytest.mark.parametrize(
     ("check", "good", "bad"),
     [
