@@ -1,7 +1,8 @@
 """The main job on real data, start to end: `make demo`.
 
 Starts a server of its own on a free loopback port with a fresh storage folder, makes a key, and calls it with the
-xData clients. Leaves nothing running, and nothing behind but the plot in demo-output/.
+xData clients. Leaves nothing running, and nothing behind but the plot: in demo-output/, or in the folder that is
+given as an argument.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from xdata_session.client import ApiV2 as SessionApi
 T = TypeVar("T")
 HERE = Path(__file__).resolve().parent
 WEATHER = HERE / "data" / "seattle-weather.csv"
-OUTPUT = HERE.parent / "demo-output"
+OUTPUT = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE.parent / "demo-output"
 DATAPROC = str(Path(sys.executable).with_name("dataproc"))
 START_LIMIT, STOP_LIMIT = 60.0, 30.0
 YEARS = """
@@ -108,8 +109,9 @@ def look_at_weather(dataproc: DataprocApi, files: Files) -> None:
     drawn = {**file, "x": "date", "y": ["temp_max", "temp_min"], "into": "temperature.png"}
     titled = {**drawn, "title": "Seattle, warmest and coldest of each day (°C)"}
     plot = timed("tabular plot", lambda: dataproc.exec("tabular", "plot", params=titled))
-    OUTPUT.mkdir(exist_ok=True)
-    (OUTPUT / ".gitignore").write_text("*\n")
+    if not OUTPUT.exists():
+        OUTPUT.mkdir()
+        (OUTPUT / ".gitignore").write_text("*\n")
     saved = timed("download the plot", lambda: files.download(plot["into"], OUTPUT))
     console.print(f"The plot is {saved}", soft_wrap=True)
 

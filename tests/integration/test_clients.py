@@ -103,6 +103,15 @@ def test_example_of_curl(environment: dict[str, str]) -> None:
     assert json.loads(told.stdout.splitlines()[-1])["result"] is True
 
 
+def test_demo(tmp_path: Path) -> None:
+    """The demo does its whole job, keeps the plot, and finds nothing left running."""
+    demo = [sys.executable, str(REPOSITORY / "examples" / "demo.py"), str(tmp_path)]
+    ran = subprocess.run(demo, capture_output=True, text=True, timeout=100)
+    assert ran.returncode == 0, ran.stdout
+    assert (tmp_path / "temperature.png").read_bytes().startswith(b"\x89PNG")
+    assert "Nothing is left running" in ran.stdout
+
+
 def test_guide_runs_as_it_stands(
     client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -200,7 +209,7 @@ def test_modules_are_described(client: Client) -> None:
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
-def test_https(tmp_path: Path) -> None:
+def test_https(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls and files go over https, and a certificate that nobody vouches for is refused."""
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     make = [
@@ -227,3 +236,5 @@ def test_https(tmp_path: Path) -> None:
         trusting.close()
         with pytest.raises(errors.ConnectionFailed, match="certificate"):
             Client(url, *credentials).open_session()
+        monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+        assert Client(url, *credentials).version()
