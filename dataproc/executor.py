@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,7 +24,7 @@ from dataproc.sessions import Sessions
 from dataproc.settings import Settings
 from dataproc.storage import Tree, Workspaces
 from dataproc.telemetry import METRICS
-from dataproc.types import JsonObject, Principal
+from dataproc.types import JsonObject, Principal, new_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +61,7 @@ class Executor:
         self.registry, self.sessions, self.workspaces = registry, sessions, workspaces
         self.pool, self.runs = pool, runs
         self.admission = Admission(settings)
+        self.logs = (settings.local_storage or settings.node_dir) / "runs"
         self._under_way: dict[str, int] = {}
         self._drained: dict[str, asyncio.Future[None]] = {}
         self._exclusive: dict[tuple[str, str, str], asyncio.Lock] = {}
@@ -130,25 +130,18 @@ class Executor:
         """What the worker is told; the limits are the caller's, else the method's, else the settings'."""
         settings, limits = self.settings, method.limits
         timeout = call.timeout or limits.timeout or settings.run_timeout
-        run = str(uuid.uuid4())
+        run = new_id()
         return Task(
             run, method.name, call.params, min(timeout, settings.max_run_timeout),
             settings.run_grace if limits.grace is None else limits.grace,
-            Output(self.log_path(run), settings.output_limit),
+            Output(self.logs, run, settings.output_limit),
             _paths("input", call.input, method.input), _paths("output", call.output, method.output),
         )  # fmt: skip
 
     def _profile(self, entry: ModuleEntry, method: MethodInfo) -> Profile:
         settings, limits = self.settings, method.limits
-        return Profile(
-            limits.memory or settings.worker_memory,
-            limits.processes or settings.worker_processes,
-            limits.network and settings.allows_network(entry.name),
-        )
-
-    def log_path(self, run: str) -> Path:
-        """Where the output of a run is kept."""
-        return (self.settings.local_storage or self.settings.node_dir) / "runs" / run[:2] / f"{run}.log"
+        memory, processes = limits.memory or settings.worker_memory, limits.processes or settings.worker_processes
+        return Profile(memory, processes, limits.network and settings.allows_network(entry.name))
 
     def _record(
         self, call: Call, entry: ModuleEntry, task: Task, outcome: Outcome, times: tuple[datetime, datetime]

@@ -10,10 +10,15 @@ from pathlib import Path
 class Output:
     """The log of one run. A silent run makes no file."""
 
-    def __init__(self, path: Path, limit: int) -> None:
-        self.path, self.limit = path, limit
+    def __init__(self, folder: Path, run: str, limit: int) -> None:
+        self.folder, self.run, self.limit = folder, run, limit
         self.kept = self.dropped = 0
         self._file: int | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where it is kept; ids begin with the time, so their last digits spread them over folders."""
+        return self.folder / self.run[-2:] / f"{self.run}.log"
 
     @property
     def full(self) -> bool:
@@ -25,8 +30,9 @@ class Output:
         fits = data[: self.limit - self.kept]
         try:
             if fits and self._file is None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+                path = self.path
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             if fits and self._file is not None:
                 self.kept += os.write(self._file, fits)
         except OSError:
