@@ -145,7 +145,16 @@ def test_an_exception_is_told_in_frames_of_the_module_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [KeyboardInterrupt(), GeneratorExit(), MemoryError(), RecursionError(), MuteError(), LyingError(), BaseException("x")]
+    "error",
+    [
+        KeyboardInterrupt(),
+        GeneratorExit(),
+        MemoryError(),
+        RecursionError(),
+        MuteError(),
+        LyingError(),
+        BaseException("x"),
+    ],
 )
 def test_no_exception_escapes(error: BaseException) -> None:
     """Not those that mean to end the process, and not those whose own methods raise."""
