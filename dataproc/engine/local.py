@@ -72,7 +72,7 @@ class LocalEngine:
         self._keeping = asyncio.Lock()
         self._cleaning: set[asyncio.Task[None]] = set()
         self.namespaces = settings.sandbox != "off"
-        self.uid = settings.worker_uid if os.geteuid() == 0 else None
+        self.uid = settings.worker_uid if os.geteuid() == 0 and self.namespaces else None  # off: as the server
 
     # -- the keeper ---------------------------------------------------------------------------------------------
 

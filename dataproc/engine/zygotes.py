@@ -45,6 +45,8 @@ class ZygoteProcess:
     @property
     def last_words(self) -> str:
         """The end of what it printed."""
+        if self.alive:
+            self._printed()
         return bytes(self._tail).decode("utf-8", "replace").strip()
 
     def tell(self, message: dict[str, Any], descriptors: list[int] | None = None) -> None:
