@@ -92,7 +92,7 @@ def configure_logging(log_format: LogFormat = "auto", level: str = "info", strea
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(least)
-    for library in ("alembic", "watchfiles", "asyncio"):  # they tell at `info` what helps nobody
+    for library in ("alembic", "asyncio", "uvicorn.error", "watchfiles"):  # they tell at `info` what helps nobody
         logging.getLogger(library).setLevel(max(least, logging.WARNING))
     logging.getLogger("dataproc.audit").setLevel(logging.INFO)
     logging.captureWarnings(True)

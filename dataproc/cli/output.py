@@ -59,13 +59,25 @@ def _print(rows: list[list[str]], columns: Sequence[str] | None) -> None:
 
 
 def result(value: Any) -> None:
-    """Print what a method returned, for people: text as it is, a list of objects as a table, all else as JSON."""
+    """Print what a method returned, for people: text as it is, what is a table as one, all else as JSON."""
     if isinstance(value, str):
         line(value)
     elif isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
         table(value, list(dict.fromkeys(name for row in value for name in row)))
+    elif isinstance(value, dict) and isinstance(value.get("columns"), list) and isinstance(value.get("rows"), list):
+        _columns_and_rows(value["columns"], value["rows"], value)
     else:
         as_json(value)
+
+
+def _columns_and_rows(columns: list[Any], rows: list[Any], whole: dict[str, Any]) -> None:
+    names = [str(column.get("name")) if isinstance(column, dict) else str(column) for column in columns]
+    if not all(isinstance(row, list) and len(row) == len(names) for row in rows):
+        as_json(whole)
+        return
+    _print([[_cell(cell) for cell in row] for row in rows], names)
+    if whole.get("truncated"):
+        line("… and more rows")
 
 
 def _cell(value: Any) -> str:
