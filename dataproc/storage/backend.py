@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from dataproc.storage.folders import Folders, Tree
-from dataproc.storage.paths import told
+from dataproc.storage.paths import unavailable
 
 T = TypeVar("T")
 
@@ -61,7 +61,8 @@ class LocalBackend:
         return await on_disk(self.folders.make, session_id)
 
     async def commit(self, session_id: str, tree: Tree) -> None:
-        pass
+        if self.folders.fsync:
+            await on_disk(self.folders.sync, session_id)
 
     async def drop(self, session_id: str) -> None:
         await on_disk(self.folders.discard, session_id)
@@ -83,8 +84,8 @@ class LocalBackend:
 
 
 async def on_disk(work: Callable[..., T], *args: object) -> T:
-    """Run blocking work in a thread; what the disk raises becomes what callers are told."""
+    """Run blocking work in a thread, OSError as StorageUnavailable."""
     try:
         return await asyncio.to_thread(work, *args)
     except OSError as error:
-        raise told(error) from error
+        raise unavailable(error) from error

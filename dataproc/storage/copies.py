@@ -12,6 +12,7 @@ import os
 import stat
 import uuid
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -171,7 +172,7 @@ class CopyBackend:
         self.folders.discard(session_id)
         self._objects.write(_marker(session_id), b"")  # first: what is left after a crash is found by it
         self._objects.remove([_index_key(session_id)])
-        self.folders.trash.later(lambda: self._delete(session_id))
+        self.folders.trash.later(partial(self._delete, session_id))
 
     def _delete(self, session_id: str) -> None:
         self._objects.remove(self._objects.keys(session_place(session_id)))
@@ -184,7 +185,7 @@ class CopyBackend:
         self.folders.sweep()
         for key in self._objects.keys("trash"):
             dropped = key.rpartition("/")[2]
-            self.folders.trash.later(lambda dropped=dropped: self._delete(dropped))
+            self.folders.trash.later(partial(self._delete, dropped))
 
 
 def _index_key(session_id: str) -> str:

@@ -30,6 +30,7 @@ class Matches:
 
 
 Condition = Absent | Matches | None
+Kind = Literal["file", "directory", "link", "other"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Entry:
     """What lies at a path. size: bytes, of files alone. modified: nanoseconds since 1970, UTC."""
 
     path: str
-    type: Literal["file", "directory", "link", "other"]
+    type: Kind
     size: int
     modified: int
     etag: str
@@ -45,11 +46,11 @@ class Entry:
     @classmethod
     def of(cls, path: str, found: os.stat_result) -> Entry:
         """From what the disk says."""
-        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "other")
+        kind: Kind = _KINDS.get(stat.S_IFMT(found.st_mode), "other")
         return cls(path, kind, found.st_size if kind == "file" else 0, found.st_mtime_ns, etag_of(found))
 
 
-_KINDS: dict[int, Literal["file", "directory", "link"]] = {
+_KINDS: dict[int, Kind] = {
     stat.S_IFREG: "file",
     stat.S_IFDIR: "directory",
     stat.S_IFLNK: "link",

@@ -6,6 +6,7 @@ the server is root. So a process of that uid can walk to nothing: workers are ha
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import re
@@ -20,6 +21,7 @@ from dataproc.storage.trash import Trash
 from dataproc.types import GATEWAY_PREFIX, SESSION_ID
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+_libc = ctypes.CDLL(None, use_errno=True)
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -100,10 +102,19 @@ class Folders:
             self.trash.take(parent, top.name)
 
     def sweep(self) -> None:
-        """Finish what an earlier process left: trees in the trash, uploads that were broken off."""
+        """Finish, in the background, what an earlier process left: trees in the trash, uploads that were broken off."""
         self.trash.sweep()
-        for incoming in self.root.glob("sessions/??/*/incoming"):
-            _drop_abandoned(incoming)
+        self.trash.later(self._drop_abandoned)
+
+    def sync(self, session_id: str) -> None:
+        """Wait until everything of a session is on the disk itself, a module's own writes too. Raises OSError."""
+        with opened_folder(self.tree(session_id).files.parent) as top:
+            fd = os.open(".", _FOLDER, dir_fd=top)
+        try:
+            if _libc.syncfs(fd) != 0:
+                raise OSError(ctypes.get_errno(), "syncfs")
+        finally:
+            os.close(fd)
 
     def check(self) -> None:
         """Write and remove a file. Raises OSError."""
@@ -111,6 +122,13 @@ class Folders:
             name = f"probe-{os.getpid()}"
             os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=trash))
             os.unlink(name, dir_fd=trash)
+
+    def _drop_abandoned(self) -> None:
+        for incoming in self.root.glob("sessions/??/*/incoming"):
+            if self.trash.stopping:
+                return
+            with suppress(OSError):  # its session ended just now
+                _drop_unlocked(incoming)
 
     def _own(self, folder: Path, uid: int | None) -> None:
         with suppress(FileExistsError):
@@ -125,7 +143,7 @@ class Folders:
             os.close(fd)
 
 
-def _drop_abandoned(incoming: Path) -> None:
+def _drop_unlocked(incoming: Path) -> None:
     """Unlink what nobody writes to any more: who does holds a lock on it, in this process or another."""
     with opened_folder(incoming) as folder:
         for name in os.listdir(incoming):

@@ -266,11 +266,14 @@ def told(error: OSError) -> DataprocError:
         return _refused("is too long")
     if code == errno.ENXIO:
         return _refused("is no regular file")
-    if code in _NO_SPACE:
-        return StorageUnavailable(
-            "the disk of the storage is full; nothing of this file was kept. Delete files, or try again later",
-            reason="disk_full",
-        )
+    return unavailable(error)
+
+
+def unavailable(error: OSError) -> StorageUnavailable:
+    """What the caller is told about a failure of the storage itself."""
+    if error.errno in _NO_SPACE:
+        told = "the disk of the storage is full; nothing of this was kept. Delete files, or try again later"
+        return StorageUnavailable(told, reason="disk_full")
     return StorageUnavailable(
-        "the storage did not answer as it should; try again", reason=errno.errorcode.get(code or 0, "unknown")
+        "the storage did not answer as it should; try again", reason=errno.errorcode.get(error.errno or 0, "unknown")
     )

@@ -34,6 +34,11 @@ class Trash:
         self._thread = ThreadPoolExecutor(1, "trash")
         self._stop = threading.Event()
 
+    @property
+    def stopping(self) -> bool:
+        """Whether background work should end."""
+        return self._stop.is_set()
+
     def take(self, parent: int, name: str) -> None:
         """Move `name` of the open directory `parent` out of everybody's reach, and delete it later. Raises OSError."""
         with opened_folder(self._folder) as trash:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataproc.errors import Conflict, InvalidParams
 from dataproc.storage.files import RENAMING, Absent, Condition, Entry, Written, require
 from dataproc.storage.folders import Folders, Tree
-from dataproc.storage.paths import OWN_PREFIX, RelPath, make_parents, opened_beneath, opened_folder
+from dataproc.storage.paths import OWN_PREFIX, RelPath, make_parents, opened_folder
 
 _ATTEMPTS = 3  # at a place whose folders a module removes while we make them
 
@@ -51,15 +51,13 @@ class Upload:
                 view = view[os.write(fd, view) :]
 
     def commit(self, condition: Condition, sha256: bytes | None) -> Written:
-        """Give the file its name; when it returns, the file outlives this process. Raises OSError and DataprocError."""
+        """Give the file its name; from then on it outlives this process. Raises OSError and DataprocError."""
         with self._lock:
             fd = self._opened()
             if self._digest is not None and self._digest.digest() != sha256:
                 raise InvalidParams.field(
                     "Content-Digest", "is not the SHA-256 of the bytes that arrived; send them again"
                 )
-            if self._folders.fsync:
-                os.fsync(fd)
             for attempt in range(_ATTEMPTS):
                 try:
                     created = self._put_in_place(condition)
@@ -94,12 +92,16 @@ class Upload:
         with opened_folder(self._tree.incoming) as incoming:
             fd = os.open(self._name, flags, 0o600, dir_fd=incoming)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)  # a server that starts on this storage leaves it alone
+            fcntl.flock(fd, fcntl.LOCK_EX)  # a server that starts on this storage leaves it alone ...
+            swept = os.fstat(fd).st_nlink == 0  # ... unless it looked just before
             if (owner := self._folders.worker_uid) is not None:
                 os.fchown(fd, owner, owner)
         except BaseException:
             os.close(fd)
             raise
+        if swept:
+            os.close(fd)
+            return self._made()
         return fd
 
     def _put_in_place(self, condition: Condition) -> bool:
@@ -109,13 +111,9 @@ class Upload:
             parent = make_parents(root, above, self._folders.worker_uid)
             try:
                 with RENAMING:
-                    created = self._rename(incoming, parent, name, condition)
-                if self._folders.fsync:
-                    with opened_beneath(parent, (), os.O_RDONLY) as readable:  # O_PATH knows no fsync
-                        os.fsync(readable)
+                    return self._rename(incoming, parent, name, condition)
             finally:
                 os.close(parent)
-        return created
 
     def _rename(self, incoming: int, parent: int, name: str, condition: Condition) -> bool:
         found = None

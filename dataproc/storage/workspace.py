@@ -10,11 +10,11 @@ from typing import TypeVar
 
 from dataproc.clock import Clock
 from dataproc.errors import SessionEnded
-from dataproc.storage.backend import Backend, on_disk
+from dataproc.storage.backend import Backend
 from dataproc.storage.files import Condition, Entry, Files, Reading, Written
 from dataproc.storage.folders import Tree, session_place
 from dataproc.storage.listing import Listing, Selection, list_folder
-from dataproc.storage.paths import RelPath
+from dataproc.storage.paths import RelPath, told
 from dataproc.storage.upload import Upload
 
 _KNOWN = 8192  # sessions whose folders are remembered to be there
@@ -167,8 +167,8 @@ class Workspace:
             upload = Upload(self._backend.folders, tree, path, hashed=sha256 is not None)
             try:
                 async for chunk in chunks:
-                    await on_disk(upload.write, chunk)
-                written = await on_disk(upload.commit, condition, sha256)
+                    await _below_path(upload.write, chunk)
+                written = await _below_path(upload.commit, condition, sha256)
             finally:
                 await asyncio.to_thread(upload.close)
             self._all.refuse_gone(self.session_id)
@@ -178,11 +178,11 @@ class Workspace:
         """Delete a file, or with `recursive` a directory. Raises NotFound, InvalidParams, PreconditionFailed."""
         async with self.checkout() as tree:
             files = Files(self._backend.folders, tree)
-            await on_disk(files.delete, path, condition, recursive)
+            await _below_path(files.delete, path, condition, recursive)
 
     async def _on_disk(self, work: Callable[[Files], T]) -> T:
         tree = self._all.known(self.session_id) or await self._all.bring(self.session_id)
-        return await on_disk(work, Files(self._backend.folders, tree))
+        return await _below_path(work, Files(self._backend.folders, tree))
 
 
 class Checkout:
@@ -203,6 +203,14 @@ class Checkout:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._backend.commit(self._session_id, self._tree)
+
+
+async def _below_path(work: Callable[..., T], *args: object) -> T:
+    """Run blocking work on a client's path in a thread, OSError as what the client is told."""
+    try:
+        return await asyncio.to_thread(work, *args)
+    except OSError as error:
+        raise told(error) from error
 
 
 def _close_unread(opening: asyncio.Future[Reading]) -> None:

@@ -1,7 +1,7 @@
 """`/api/v1/dataproc/files/…`: the session directory over plain HTTP.
 
-What modules wrote is nobody's word: no content is served under a type that a browser would run, and every answer is
-sandboxed. Bytes go through in large chunks, read and written in threads, never whole in memory.
+What modules wrote is trusted by nobody: it is served under types that no browser runs, and sandboxed. Bytes go
+through in large chunks, read and written in threads, never whole in memory.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from mimetypes import MimeTypes
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 from urllib.parse import quote, unquote_to_bytes
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
@@ -36,6 +35,7 @@ from dataproc.web.conditional import (
     sent_sha256,
     write_condition,
 )
+from dataproc.web.media_types import media_type
 from dataproc.web.refusals import envelope
 
 if TYPE_CHECKING:
@@ -49,22 +49,6 @@ SAFETY = {
     "Content-Security-Policy": "sandbox",
     "Cache-Control": "private, no-cache",  # a token in a header of our own tells no cache that the answer is private
 }
-_PLAIN = "text/plain; charset=utf-8"
-_BYTES = "application/octet-stream"
-_TYPES = MimeTypes(filenames=())
-_MORE_TYPES = {
-    ".csv": "text/csv",
-    ".jsonl": "application/x-ndjson",
-    ".ndjson": "application/x-ndjson",
-    ".parquet": "application/vnd.apache.parquet",
-    ".yaml": _PLAIN,
-    ".yml": _PLAIN,
-    ".toml": _PLAIN,
-    ".md": _PLAIN,
-    ".log": _PLAIN,
-}
-_SERVED_AS_IS = ("image/", "audio/", "video/", "font/")
-_ACTIVE_IMAGES = ("image/svg+xml",)
 
 router = APIRouter(tags=["files"])
 
@@ -108,7 +92,9 @@ async def _to_write(request: Request) -> Workspace:
     return await _workspace(request, "files.write")
 
 
-def client_path(request: Request) -> RelPath:
+def client_path(
+    request: Request, path: Annotated[str, Path(description="Below the session directory; a directory ends in `/`.")]
+) -> RelPath:
     """The path below `/files/` as it was sent. Raises InvalidParams.
 
     From the raw bytes: the decoded path of the server has already lost what was no UTF-8.
@@ -116,7 +102,7 @@ def client_path(request: Request) -> RelPath:
     _, found, raw = request.scope.get("raw_path", b"").partition(PREFIX.encode())
     if found:
         return decode_path(unquote_to_bytes(raw.partition(b"?")[0]))
-    return read_path(request.path_params["path"])
+    return read_path(path)
 
 
 ToRead = Annotated[Workspace, Depends(_to_read)]
@@ -134,7 +120,11 @@ def _selection(
 
 
 _READ_ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {"model": FileListing, "description": "A file's bytes; for a path that ends in `/`, a listing"},
+    200: {
+        "model": FileListing,
+        "content": {"application/octet-stream": {}},
+        "description": "A file's bytes; for a path that ends in `/`, a listing",
+    },
     206: {"description": "The bytes of `Range`"},
     304: {"description": "The file that `If-None-Match` names"},
 }
@@ -159,7 +149,17 @@ async def read(
     return answer
 
 
-@router.put(PREFIX + "{path:path}", status_code=201, response_class=Response, summary="Write a file")
+@router.put(
+    PREFIX + "{path:path}",
+    status_code=201,
+    response_class=Response,
+    responses={
+        204: {"description": "It replaced a file"},
+        412: {"description": "`If-Match` or `If-None-Match` forbids"},
+    },
+    openapi_extra={"requestBody": {"required": True, "content": {"application/octet-stream": {}}}},
+    summary="Write a file",
+)
 async def write(request: Request, workspace: ToWrite, path: ClientPath) -> Response:
     """The body becomes the file, whole or not at all: 201 for a new one, 204 for one that was there."""
     if "content-range" in request.headers:
@@ -237,24 +237,9 @@ def _about(entry: Entry) -> dict[str, str]:
         "ETag": entry.etag,
         "Last-Modified": last_modified(entry),
         "Accept-Ranges": "bytes",
-        "Content-Type": content_type(entry.path),
+        "Content-Type": media_type(entry.path),
         **SAFETY,
     }
-
-
-def content_type(path: str) -> str:
-    """A type by the file's name that no browser runs anything of: text is plain text, whatever its mark-up."""
-    name = path.rpartition("/")[2].lower()
-    for suffix, known in _MORE_TYPES.items():
-        if name.endswith(suffix):
-            return known
-    guessed, encoding = _TYPES.guess_type(f"file:{name}", strict=True) if ":" not in name else (None, None)
-    if guessed is None or encoding is not None:
-        return _BYTES
-    if guessed in _ACTIVE_IMAGES or guessed.startswith("text/") or guessed.endswith(("/javascript", "xml")):
-        return _PLAIN
-    safe = guessed.startswith(_SERVED_AS_IS) or guessed in ("application/json", "application/pdf", "application/zip")
-    return guessed if safe else _BYTES
 
 
 async def _chunks(request: Request) -> AsyncIterator[bytes]:

@@ -96,9 +96,9 @@ def test_closed_folders_go_for_a_plain_user(tmp_path: Path) -> None:
 
 
 def test_nests_deeper_than_any_path_go(folders: Folders) -> None:
-    """Five thousand folders in one another, whose path no call would take."""
+    """Fifteen hundred folders in one another, whose path no call would take."""
     fd = os.open(folders.make(SESSION).files, os.O_RDONLY)
-    for _ in range(5000):
+    for _ in range(1500):
         os.mkdir("deep", dir_fd=fd)
         below = os.open("deep", os.O_RDONLY, dir_fd=fd)
         os.close(fd)
@@ -151,9 +151,11 @@ def test_uploads_under_way_survive_the_start_of_a_neighbour(folders: Folders) ->
         assert process.stdout is not None
         process.stdout.readline()
         folders.sweep()
+        folders.trash.settle()
         assert os.listdir(incoming) == ["living"]
         process.kill()
     folders.sweep()
+    folders.trash.settle()
     assert os.listdir(incoming) == []
 
 

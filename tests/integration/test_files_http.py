@@ -1,0 +1,416 @@
+"""The file service over a real socket, on the real parts below it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import http.client
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from dataproc.access import Authenticator, Keys
+from dataproc.clock import SystemClock
+from dataproc.database import Database
+from dataproc.sessions import Sessions
+from dataproc.settings import Settings
+from dataproc.storage import open_workspaces
+from dataproc.types import Principal
+from dataproc.web import files, refusals
+
+PREFIX = files.PREFIX
+DEADLINE = 30
+
+
+@dataclass
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def error(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.body)["error"]
+        return found
+
+
+@dataclass
+class Served:
+    """A server that is up; `ask` sends paths exactly as they are given, with a session's token."""
+
+    port: int
+    storage: Path
+    token: str
+    session: str
+    run: Callable[[Callable[[Any], Any]], Any]
+    key: dict[str, str] = field(default_factory=dict)
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | Iterator[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE)
+        sent = (
+            {"Xdata-Session-Token": self.token, **(headers or {})}
+            if headers is None or "APIKey" not in headers
+            else headers
+        )
+        connection.request(method, PREFIX + path, body, dict(sent))
+        answer = connection.getresponse()
+        result = Answer(answer.status, answer.headers, answer.read())
+        connection.close()
+        return result
+
+    @property
+    def folder(self) -> Path:
+        return self.storage / "sessions" / self.session[:2] / self.session
+
+
+class Server(uvicorn.Server):
+    """A uvicorn that tells when it is up."""
+
+    def __init__(self, app: FastAPI) -> None:
+        super().__init__(uvicorn.Config(app, port=0, log_level="warning", lifespan="off"))
+        self.up = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.up.set()
+
+
+async def _serve(settings: Settings, told: dict[str, Any], ready: threading.Event) -> None:
+    database = await Database.open(settings.database, SystemClock())
+    keys, sessions = Keys(database), Sessions(database, settings)
+    key = await keys.create("tests")
+    principal = Principal(key.id, "key", key.scopes, key.grants)
+    workspaces = open_workspaces(settings)
+    system = SimpleNamespace(
+        settings=settings, workspaces=workspaces, sessions=sessions, authenticator=Authenticator(database, settings)
+    )
+    app = FastAPI()
+    app.state.system = system
+    refusals.install(app)
+    app.include_router(files.router)
+    server = Server(app)
+    serving = asyncio.create_task(server.serve())
+    await asyncio.to_thread(server.up.wait, DEADLINE)
+    told.update(
+        port=server.servers[0].sockets[0].getsockname()[1],
+        server=server,
+        system=system,
+        loop=asyncio.get_running_loop(),
+        principal=principal,
+        key={"APIKey": key.apikey, "Secret": key.secret},
+    )
+    ready.set()
+    await serving
+    await workspaces.close()
+    await database.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """A server that is up, and what it stands on."""
+    settings = Settings(storage_url=str(tmp_path_factory.mktemp("server") / "storage"))
+    told: dict[str, Any] = {}
+    ready = threading.Event()
+    thread = threading.Thread(target=lambda: asyncio.run(_serve(settings, told, ready)))
+    thread.start()
+    assert ready.wait(DEADLINE)
+    yield told
+    told["server"].should_exit = True
+    thread.join(DEADLINE)
+
+
+@pytest.fixture
+def served(server: dict[str, Any]) -> Served:
+    """A fresh session on that server."""
+
+    def run(work: Callable[[Any], Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work(server["system"]), server["loop"]).result(DEADLINE)
+
+    opened = run(lambda system: system.sessions.open(server["principal"]))
+    storage = server["system"].settings.local_storage
+    return Served(server["port"], storage, opened.access_token, opened.session.id, run, server["key"])
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait, with a deadline."""
+    ends = time.monotonic() + DEADLINE
+    pause = threading.Event()
+    while not true():
+        assert time.monotonic() < ends
+        pause.wait(0.01)
+
+
+def test_put_get_head(served: Served) -> None:
+    """What is put is answered, with what the contract says of it; a second put says that it replaced."""
+    made = served.ask("PUT", "a%20b/t.csv", b"x,y\n1,2\n")
+    assert (made.status, made.headers["Location"]) == (201, PREFIX + "a%20b/t.csv")
+    got = served.ask("GET", "a%20b/t.csv")
+    assert (got.status, got.body) == (200, b"x,y\n1,2\n")
+    head = served.ask("HEAD", "a%20b/t.csv")
+    assert (head.status, head.body, dict(head.headers)) == (
+        200,
+        b"",
+        {**dict(got.headers), "date": head.headers["date"]},
+    )
+    expected = {
+        "Content-Length": "8",
+        "Content-Type": "text/csv",
+        "Accept-Ranges": "bytes",
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": "sandbox",
+        "ETag": made.headers["ETag"],
+    }
+    assert {name: got.headers[name] for name in expected} == expected
+    assert got.headers["Last-Modified"].endswith("GMT")
+    assert served.ask("PUT", "a%20b/t.csv", b"").status == 204
+    assert served.ask("GET", "a%20b/t.csv").body == b""
+
+
+def test_a_file_larger_than_a_chunk_comes_back_whole(served: Served) -> None:
+    """A body in many pieces, without a length, is stored and sent bit by bit the same."""
+    data = os.urandom(3 * files.CHUNK + 7)
+    pieces = (data[at : at + 100_000] for at in range(0, len(data), 100_000))
+    assert served.ask("PUT", "big", pieces).status == 201
+    assert served.ask("GET", "big").body == data
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "body", "content_range"),
+    [
+        ("bytes=0-0", 206, b"0", "bytes 0-0/10"),
+        ("bytes=8-", 206, b"89", "bytes 8-9/10"),
+        ("bytes=-3", 206, b"789", "bytes 7-9/10"),
+        ("bytes=-30", 206, b"0123456789", "bytes 0-9/10"),
+        ("bytes=5-500", 206, b"56789", "bytes 5-9/10"),
+        ("bytes=10-", 416, None, "bytes */10"),
+        ("bytes=-0", 416, None, "bytes */10"),
+        ("bytes=5-2", 200, b"0123456789", None),
+        ("bytes=0-1,3-4", 200, b"0123456789", None),
+        ("lines=0-1", 200, b"0123456789", None),
+        ("bytes=-", 200, b"0123456789", None),
+        ("bytes=" + "9" * 400 + "-", 416, None, "bytes */10"),
+    ],
+)
+def test_ranges(served: Served, asked: str, status: int, body: bytes | None, content_range: str | None) -> None:
+    """One range is answered with its bytes; what is none, or several, with the whole file."""
+    served.ask("PUT", "f", b"0123456789")
+    got = served.ask("GET", "f", headers={"Range": asked})
+    assert (got.status, got.headers["Content-Range"]) == (status, content_range)
+    assert body is None or got.body == body
+
+
+def test_if_range(served: Served) -> None:
+    """A range of a file that has changed since is answered with the new file."""
+    old = served.ask("PUT", "f", b"0123456789").headers["ETag"]
+    assert served.ask("GET", "f", headers={"Range": "bytes=0-1", "If-Range": old}).status == 206
+    served.ask("PUT", "f", b"abcdefghij")
+    got = served.ask("GET", "f", headers={"Range": "bytes=0-1", "If-Range": old})
+    assert (got.status, got.body) == (200, b"abcdefghij")
+
+
+def test_conditions(served: Served) -> None:
+    """304 for who has the file, 412 for who would write over what it has not seen."""
+    made = served.ask("PUT", "f", b"1", {"If-None-Match": "*"})
+    tag = made.headers["ETag"]
+    assert made.status == 201
+    for sent in (tag, f'"other", W/{tag}', "*"):
+        got = served.ask("GET", "f", headers={"If-None-Match": sent})
+        assert (got.status, got.body, got.headers["ETag"]) == (304, b"", tag)
+    assert served.ask("GET", "f", headers={"If-None-Match": '"other"'}).status == 200
+    assert served.ask("GET", "f", headers={"If-Modified-Since": made.headers["Last-Modified"]}).status == 304
+    assert served.ask("GET", "f", headers={"If-Modified-Since": "soon"}).status == 200
+    refused = served.ask("PUT", "f", b"2", {"If-None-Match": "*"})
+    assert (refused.status, refused.error["code"], refused.error["data"]["name"]) == (412, -32011, "conflict")
+    assert served.ask("PUT", "f", b"2", {"If-Match": tag}).status == 204
+    assert served.ask("PUT", "f", b"3", {"If-Match": tag}).status == 412
+    assert served.ask("DELETE", "f", headers={"If-Match": tag}).status == 412
+    assert served.ask("GET", "f").body == b"2"
+
+
+def test_content_digest(served: Served) -> None:
+    """A body that is not what its digest says is refused; a digest that is none, too; others are not ours to check."""
+    right = base64.b64encode(hashlib.sha256(b"body").digest()).decode()
+    assert served.ask("PUT", "f", b"body", {"Content-Digest": f"sha-512=:xx:, sha-256=:{right}:"}).status == 201
+    for wrong in (f"sha-256=:{base64.b64encode(bytes(32)).decode()}:", "sha-256=:x:", "sha-256=abc"):
+        assert served.ask("PUT", "f", b"body", {"Content-Digest": wrong}).status == 400
+    assert served.ask("PUT", "g", b"body", {"Content-Digest": "sha-512=:xx:"}).status == 201
+
+
+def test_a_part_cannot_be_put(served: Served) -> None:
+    """A PUT with Content-Range is refused: it would pass for the whole file."""
+    assert served.ask("PUT", "f", b"body", {"Content-Range": "bytes 0-3/10"}).status == 400
+
+
+def test_listing(served: Served) -> None:
+    """Entries sorted by name, page by page, each told as the contract says."""
+    for path in ("b.txt", "d/x", "a.csv"):
+        served.ask("PUT", path, b"123")
+    listing = json.loads(served.ask("GET", "").body)
+    assert [(entry["name"], entry["type"]) for entry in listing["entries"]] == [
+        ("a.csv", "file"),
+        ("b.txt", "file"),
+        ("d", "directory"),
+    ]
+    first = listing["entries"][0]
+    assert (first["path"], first["size"], listing["cursor"]) == ("a.csv", 3, None)
+    assert first["etag"] == served.ask("HEAD", "a.csv").headers["ETag"]
+    assert first["modified"].endswith("Z")
+    seen, cursor = [], ""
+    while cursor is not None:
+        page = json.loads(served.ask("GET", f"?recursive=true&limit=1{cursor and '&cursor=' + cursor}").body)
+        seen += [entry["path"] for entry in page["entries"]]
+        cursor = page["cursor"]
+    assert seen == ["a.csv", "b.txt", "d", "d/x"]
+    assert [entry["path"] for entry in json.loads(served.ask("GET", "?glob=**/x").body)["entries"]] == ["d/x"]
+    for query in ("?limit=0", "?limit=x", "?cursor=x", "?cursor=W10="):
+        assert served.ask("GET", query).error["code"] == -32602
+
+
+def test_delete(served: Served) -> None:
+    """204 for a file, and for a directory that is meant as a whole."""
+    served.ask("PUT", "d/x", b"1")
+    assert served.ask("DELETE", "d/").status == 400
+    assert served.ask("DELETE", "d/x").status == 204
+    assert served.ask("DELETE", "d/x").status == 404
+    served.ask("PUT", "d/y", b"1")
+    assert served.ask("DELETE", "d/?recursive=true").status == 204
+    assert served.ask("GET", "d/").status == 404
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("x.html", "text/plain; charset=utf-8"),
+        ("x.svg", "text/plain; charset=utf-8"),
+        ("x.js", "text/plain; charset=utf-8"),
+        ("x.xhtml", "text/plain; charset=utf-8"),
+        ("X.HTML", "text/plain; charset=utf-8"),
+        ("x.png", "image/png"),
+        ("x.json", "application/json"),
+        ("x.parquet", "application/vnd.apache.parquet"),
+        ("x.csv.gz", "application/octet-stream"),
+        ("x.swf", "application/octet-stream"),
+        ("data:text%2Fhtml,x", "application/octet-stream"),
+        ("x", "application/octet-stream"),
+    ],
+)
+def test_no_type_that_a_browser_runs(served: Served, name: str, kind: str) -> None:
+    """The type comes from the name, and is never one under which a browser runs the content."""
+    served.ask("PUT", name, b"<script>alert(1)</script>")
+    assert served.ask("GET", name).headers["Content-Type"] == kind
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../x", "%2e%2e/x", "%2E%2E%2Fx", "a/..%2f..%2fx", "a/%2e%2e/%2e%2e/x", "..", "%2fetc/passwd", "/etc/passwd",
+        "a//b", "x%00y", "%ff", "%c0%ae%c0%ae/x",
+        "%ed%a0%80", "./x", "x" * 256, "x" * 10_000, "x/" * 5_000,
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
+def test_paths_that_lead_nowhere(served: Served, method: str, path: str) -> None:
+    """Every spelling of a way out is refused as such, whatever is asked for, and tells nothing of the server."""
+    (served.storage / "sessions" / "x").mkdir(parents=True, exist_ok=True)
+    answer = served.ask(method, path, b"1" if method == "PUT" else None)
+    assert answer.status == 400
+    if method != "HEAD":
+        assert answer.error["data"]["errors"][0]["loc"] == ["path"]
+        assert str(served.storage) not in answer.body.decode()
+
+
+def test_twice_encoded_dots_are_a_name(served: Served) -> None:
+    """Percent-encoding is undone once: what is encoded twice is a name with a percent sign."""
+    assert served.ask("PUT", "%252e%252e/x", b"1").status == 201
+    assert (served.folder / "files" / "%2e%2e" / "x").read_bytes() == b"1"
+
+
+def test_links_and_other_kinds(served: Served) -> None:
+    """A link that stays inside is read; one that leaves, and what is no file, is refused at once."""
+    served.ask("PUT", "f", b"inside")
+    folder = served.folder / "files"
+    (folder / "in").symlink_to("f")
+    (folder / "out").symlink_to(served.storage / "dataproc.db")
+    (folder / "up").symlink_to("../../..")
+    os.mkfifo(folder / "fifo")
+    assert served.ask("GET", "in").body == b"inside"
+    for path in ("out", "up/", "up/x", "fifo"):
+        assert served.ask("GET", path).status == 400
+    assert served.ask("PUT", "up/x", b"1").status == 400
+    assert served.ask("DELETE", "up/x").status == 400
+    types = {entry["name"]: entry["type"] for entry in json.loads(served.ask("GET", "").body)["entries"]}
+    assert types == {"f": "file", "fifo": "other", "in": "file", "out": "link", "up": "link"}
+    assert served.ask("PUT", "out", b"mine now").status == 204
+    assert (served.storage / "dataproc.db").read_bytes().startswith(b"SQLite")
+
+
+def test_an_upload_cut_off_leaves_nothing(served: Served) -> None:
+    """A client that goes away in the middle of its body leaves no file and no part of one."""
+    with socket.create_connection(("127.0.0.1", served.port)) as client:
+        head = f"PUT {PREFIX}a/b HTTP/1.1\r\nHost: x\r\nXdata-Session-Token: {served.token}\r\n"
+        client.sendall(f"{head}Content-Length: 9999999\r\n\r\n".encode() + bytes(2 * files.CHUNK))
+        until(lambda: (served.folder / "incoming").exists() and any((served.folder / "incoming").iterdir()))
+    until(lambda: not any((served.folder / "incoming").iterdir()))
+    assert list((served.folder / "files").iterdir()) == []
+
+
+def test_a_reader_that_goes_away_ends_the_transfer(served: Served) -> None:
+    """A download nobody reads to its end leaves no open descriptor."""
+    served.ask("PUT", "big", bytes(32 * 2**20))
+    big = served.folder / "files" / "big"
+    with socket.create_connection(("127.0.0.1", served.port)) as client:
+        client.sendall(f"GET {PREFIX}big HTTP/1.1\r\nHost: x\r\nXdata-Session-Token: {served.token}\r\n\r\n".encode())
+        assert client.recv(100).startswith(b"HTTP/1.1 200")
+        assert _held(big)
+    until(lambda: not _held(big))
+
+
+def _held(path: Path) -> bool:
+    held = []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            held.append(os.readlink(f"/proc/self/fd/{fd}"))
+        except OSError:
+            continue
+    return str(path) in held
+
+
+def test_who_may(served: Served) -> None:
+    """No credentials: 401. A key alone: told to send a token. A session that ended: 401, and nothing is made."""
+    served.ask("PUT", "f", b"1")
+    stranger = served.ask("GET", "f", headers={"Xdata-Session-Token": "00000000-0000-4000-8000-000000000000"})
+    assert (stranger.status, stranger.error["code"]) == (401, -32001)
+    keyed = served.ask("GET", "f", headers=served.key)
+    assert (keyed.status, keyed.error["code"]) == (400, -32600)
+    assert "Xdata-Session-Token" in keyed.error["message"]
+
+    async def end(system: Any) -> None:
+        await system.sessions.begin_end(served.session, "closed")
+        await system.workspaces.discard(served.session)
+        await system.sessions.finish_end(served.session)
+
+    served.run(end)
+    for method in ("GET", "PUT", "DELETE"):
+        over = served.ask(method, "f", b"1" if method == "PUT" else None)
+        assert (over.status, over.error["code"]) == (401, -32003)
+    assert not served.folder.exists()
