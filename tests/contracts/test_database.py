@@ -7,7 +7,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,12 @@ def key_row(name: str) -> dict[str, Any]:
     }
 
 
-def add(name: str) -> Any:
-    return lambda connection: connection.execute(insert(keys), [key_row(name)]).rowcount
+def add(name: str) -> Callable[[Connection], int]:
+    def work(connection: Connection) -> int:
+        connection.execute(insert(keys), [key_row(name)])
+        return 1
+
+    return work
 
 
 def names(connection: Connection) -> list[str]:
@@ -204,10 +208,10 @@ class DatabaseContract:
         store, clock = RunStore(database), database.clock
         assert isinstance(clock, ManualClock)
         for n in range(3):
-            await store.record(a_run(f"old-{n}", status=RunStatus.COMPLETED, ended_at=clock.now()))
+            await store.record(a_run(f"old-{n}", status=RunStatus.COMPLETED, ended_at=database.now()))
         await store.record(a_run("unfinished"))
         clock.advance(100)
-        await store.record(a_run("new", status=RunStatus.COMPLETED, ended_at=clock.now()))
+        await store.record(a_run("new", status=RunStatus.COMPLETED, ended_at=database.now()))
         assert [await store.forget(99, 2) for _ in range(3)] == [2, 1, 0]
         assert (await store.get("new")).id == "new"
         assert (await store.get("unfinished")).id == "unfinished"
