@@ -50,17 +50,11 @@ class CopyBackend:
         return self.folders.tree(session_id)
 
     async def commit(self, session_id: str, tree: Tree) -> None:
-        copy = self._copies.get(session_id)
-        if copy is None:
-            return
-        async with copy.lock:
-            if self._copies.get(session_id) is copy:
-                await on_disk(self._keep, session_id, copy)
+        # a caller that is cancelled leaves the thread at work, which has to keep the lock until it is done
+        await asyncio.shield(self._commit(session_id))
 
     async def drop(self, session_id: str) -> None:
-        copy = self._copies.pop(session_id, None)
-        async with copy.lock if copy is not None else asyncio.Lock():
-            await on_disk(self._drop, session_id)
+        await asyncio.shield(self._dropped(session_id))
 
     async def application(self, key: str, module: str) -> Path:
         return await on_disk(self.folders.application, key, module)
@@ -77,6 +71,19 @@ class CopyBackend:
 
     async def close(self) -> None:
         await asyncio.to_thread(self.folders.trash.close)
+
+    async def _commit(self, session_id: str) -> None:
+        copy = self._copies.get(session_id)
+        if copy is None:
+            return
+        async with copy.lock:
+            if self._copies.get(session_id) is copy:
+                await on_disk(self._keep, session_id, copy)
+
+    async def _dropped(self, session_id: str) -> None:
+        copy = self._copies.pop(session_id, None)
+        async with copy.lock if copy is not None else asyncio.Lock():
+            await on_disk(self._drop, session_id)
 
     def _fetch(self, session_id: str) -> Copy:
         """Make the local copy, whatever a fetch that failed has left of one."""

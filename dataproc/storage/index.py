@@ -6,6 +6,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -81,22 +82,28 @@ def signature(found: os.stat_result) -> Signature:
 def scan(top: int) -> Iterator[tuple[tuple[str, ...], os.stat_result, str]]:
     """Every directory, regular file and link below the open folder of a session: names, stat, target of a link.
 
-    A directory comes before what is in it. FIFOs, sockets and devices are left out, as is what disappears meanwhile.
+    A directory comes before what is in it. FIFOs, sockets and devices are left out, as is what disappears meanwhile,
+    what its mode closes to the server, and what lies deeper than a path can be long.
     """
     pending: list[tuple[str, ...]] = [(name,) for name in KEPT]
     while pending:
         names = pending.pop()
-        try:
-            with opened_beneath(top, names, _READ | os.O_NOFOLLOW) as folder, os.scandir(folder) as entries:
-                for entry in entries:
-                    below = (*names, entry.name)
-                    found = entry.stat(follow_symlinks=False)
-                    if stat.S_ISLNK(found.st_mode):
-                        yield below, found, os.readlink(entry.name, dir_fd=folder)
-                    elif stat.S_ISREG(found.st_mode):
-                        yield below, found, ""
-                    elif stat.S_ISDIR(found.st_mode) and len(os.fsencode("/".join(below))) <= MAX_PATH:
-                        yield below, found, ""
-                        pending.append(below)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            for below, found, target in _scan_folder(top, names):
+                yield below, found, target
+                if stat.S_ISDIR(found.st_mode):
+                    pending.append(below)
+
+
+def _scan_folder(top: int, names: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], os.stat_result, str]]:
+    with opened_beneath(top, names, _READ | os.O_NOFOLLOW) as folder, os.scandir(folder) as entries:
+        for entry in entries:
+            below = (*names, entry.name)
+            if len(os.fsencode("/".join(below))) > MAX_PATH:
+                continue
+            with suppress(FileNotFoundError):  # this one alone has gone: what comes after it is still to be told
+                found = entry.stat(follow_symlinks=False)
+                if stat.S_ISLNK(found.st_mode):
+                    yield below, found, os.readlink(entry.name, dir_fd=folder)
+                elif stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode):
+                    yield below, found, ""

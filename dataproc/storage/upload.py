@@ -10,9 +10,9 @@ import uuid
 from contextlib import suppress
 
 from dataproc.errors import Conflict, InvalidParams
-from dataproc.storage.files import RENAMING, Absent, Condition, Entry, Written, require
+from dataproc.storage.files import RENAMING, Absent, Condition, Entry, Matches, Written, require
 from dataproc.storage.folders import Folders, Tree
-from dataproc.storage.paths import OWN_PREFIX, RelPath, make_parents, opened_folder
+from dataproc.storage.paths import OWN_PREFIX, RelPath, make_parents, open_beneath, opened_folder
 
 _ATTEMPTS = 3  # at a place whose folders a module removes while we make them
 
@@ -108,12 +108,21 @@ class Upload:
         """Whether nothing was there before."""
         *above, name = self._path.names
         with opened_folder(self._tree.incoming) as incoming, opened_folder(self._tree.files) as root:
-            parent = make_parents(root, above, self._folders.worker_uid)
+            parent = self._parent(root, above, condition)
             try:
                 with RENAMING:
                     return self._rename(incoming, parent, name, condition)
             finally:
                 os.close(parent)
+
+    def _parent(self, root: int, above: list[str], condition: Condition) -> int:
+        if not isinstance(condition, Matches):
+            return make_parents(root, above, self._folders.worker_uid)
+        try:  # what is to be replaced is there, or else nothing is made for it
+            return open_beneath(root, above, os.O_PATH | os.O_DIRECTORY)
+        except FileNotFoundError:
+            require(condition, None)
+            raise
 
     def _rename(self, incoming: int, parent: int, name: str, condition: Condition) -> bool:
         found = None

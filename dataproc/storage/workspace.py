@@ -16,6 +16,7 @@ from dataproc.storage.folders import Tree, session_place
 from dataproc.storage.listing import Listing, Selection, list_folder
 from dataproc.storage.paths import RelPath, told
 from dataproc.storage.upload import Upload
+from dataproc.types import rfc3339
 
 _KNOWN = 8192  # sessions whose folders are remembered to be there
 _GONE = 100_000  # sessions remembered to be discarded ...
@@ -35,7 +36,7 @@ class Workspaces:
         self._known: dict[str, Tree] = {}
         self._applications: dict[tuple[str, str], Path] = {}
         self._bringing: dict[str, asyncio.Task[Tree]] = {}
-        self._gone: dict[str, float] = {}
+        self._gone: dict[str, tuple[float, str]] = {}  # when, by both clocks
 
     def of(self, session_id: str) -> Workspace:
         """The workspace of a session; nothing is made yet. Raises InvalidParams for what is no session id."""
@@ -98,8 +99,8 @@ class Workspaces:
 
     def refuse_gone(self, session_id: str) -> None:
         """Raises SessionEnded for a session whose files were discarded."""
-        if session_id in self._gone:
-            raise SessionEnded("the session has ended; open a new one", reason="closed")
+        if (gone := self._gone.get(session_id)) is not None:
+            raise SessionEnded("the session has ended; open a new one", reason="closing", ended_at=gone[1])
 
     async def _bring(self, session_id: str) -> Tree:
         tree = await self._backend.bring(session_id)
@@ -110,10 +111,10 @@ class Workspaces:
 
     def _remember_gone(self, session_id: str) -> None:
         now = self._clock.monotonic()
-        while self._gone and (now - next(iter(self._gone.values())) > _GONE_FOR or len(self._gone) >= _GONE):
+        while self._gone and (now - next(iter(self._gone.values()))[0] > _GONE_FOR or len(self._gone) >= _GONE):
             del self._gone[next(iter(self._gone))]
         self._gone.pop(session_id, None)
-        self._gone[session_id] = now
+        self._gone[session_id] = now, rfc3339(self._clock.now())
 
 
 def _bounded(remembered: dict[K, V], most: int) -> None:

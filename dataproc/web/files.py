@@ -200,9 +200,12 @@ class FileStream(Response):
             if scope["method"] != "HEAD":
                 await self._send_part(send, gone)
             await send({"type": "http.response.body", "body": b""})
+        except BaseException:
+            await asyncio.to_thread(self.reading.close)  # a read that was left behind may still hold it
+            raise
         finally:
             gone.cancel()
-            await asyncio.to_thread(self.reading.close)
+        self.reading.close()
 
     async def _send_part(self, send: Send, gone: asyncio.Task[None]) -> None:
         at = self.part.start

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+import threading
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
@@ -120,6 +121,35 @@ class WorkspaceContract:
             (tree.files / "gone").unlink()
         assert self.stored(SESSION) == {"files/d": b"a file now", "files/moved": b"1", "files/same": b"3"}
 
+    async def test_what_comes_and_goes_costs_no_neighbour(self, workspaces: Workspaces) -> None:
+        """Files that another run makes and removes during a commit do not keep others from being kept."""
+        done = threading.Event()
+        async with workspaces.of(SESSION).checkout() as tree:
+            for each in range(50):
+                (tree.files / f"kept{each}").write_bytes(b"%d" % each)
+
+        def busy() -> None:
+            while not done.is_set():
+                for each in range(20):
+                    (tree.files / f"fleeting{each}").write_bytes(b"1")
+                for each in range(20):
+                    (tree.files / f"fleeting{each}").unlink()
+
+        thread = threading.Thread(target=busy)
+        thread.start()
+        try:
+            for each in range(20):
+                async with workspaces.of(SESSION).checkout() as tree:
+                    (tree.files / "count").write_bytes(b"%d" % each)
+        finally:
+            done.set()
+            thread.join()
+        stored = self.stored(SESSION)
+        assert {name: data for name, data in stored.items() if "fleeting" not in name} == {
+            "files/count": b"19",
+            **{f"files/kept{each}": b"%d" % each for each in range(50)},
+        }
+
     async def test_another_server_finds_an_equal_tree(self, workspaces: Workspaces) -> None:
         """Empty directories, mode bits, times and links inside come along."""
         async with workspaces.of(SESSION).checkout() as tree:
@@ -213,7 +243,8 @@ class WorkspaceContract:
         with pytest.raises(PreconditionFailed):
             await put(workspace, "a", b"4", condition=Matches(frozenset({first.entry.etag})))
         with pytest.raises(PreconditionFailed):
-            await put(workspace, "b", b"5", condition=Matches(frozenset()))
+            await put(workspace, "b/c", b"5", condition=Matches(frozenset()))
+        assert await names(workspace) == ["a"]
         assert self.stored(SESSION) == {"files/a": b"3"}
         assert (await workspace.stat(read_path("a"))).etag == second.entry.etag
 
@@ -298,8 +329,9 @@ class WorkspaceContract:
             pass
         await workspaces.discard(SESSION)
         for workspace in (held, workspaces.of(SESSION)):
-            with pytest.raises(SessionEnded):
+            with pytest.raises(SessionEnded) as told:
                 await put(workspace, "a", b"1")
+            assert told.value.data["ended_at"].endswith("Z")
             with pytest.raises(SessionEnded):
                 await names(workspace)
         await workspaces.settle()
