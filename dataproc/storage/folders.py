@@ -10,6 +10,7 @@ import ctypes
 import fcntl
 import os
 import re
+import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,9 +120,10 @@ class Folders:
     def check(self) -> None:
         """Write and remove a file. Raises OSError."""
         with opened_folder(self.root / "trash") as trash:
-            name = f"probe-{os.getpid()}"
+            name = f"probe-{uuid.uuid4().hex}"
             os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=trash))
-            os.unlink(name, dir_fd=trash)
+            with suppress(FileNotFoundError):  # a server that started just now swept it up
+                os.unlink(name, dir_fd=trash)
 
     def _drop_abandoned(self) -> None:
         for incoming in self.root.glob("sessions/??/*/incoming"):
