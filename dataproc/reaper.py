@@ -129,9 +129,10 @@ class Reaper:
     async def _run(self) -> None:
         counted = forgotten = float("-inf")
         while True:
+            full = False
             try:
                 self._trouble = False
-                await self.look()
+                full = await self.look()
                 if time.monotonic() - counted >= UPKEEP:
                     await self._count()
                     counted = time.monotonic()
@@ -141,26 +142,28 @@ class Reaper:
             except Exception as error:
                 self._trouble = True
                 _log.error("reaper_failed", exc_info=error)
-            await self._pause()
+            await self._pause(full)
 
-    async def _pause(self) -> None:
-        """Until the next look: at once where as many ends as may be were begun, and are done."""
-        if len(self._ends) >= AT_ONCE:
-            await asyncio.wait(list(self._ends.values()), timeout=TICK)
-        else:
+    async def _pause(self, full: bool) -> None:
+        """Until the next look: no longer than the ends take where more may be due."""
+        if not full:
             await asyncio.sleep(TICK)
+        elif self._ends:
+            await asyncio.wait(list(self._ends.values()), timeout=TICK)
         if self._trouble:
             await asyncio.sleep(RETRY - TICK)
 
-    async def look(self) -> None:
-        """Begin to end the sessions that are due, as many as may be ended at once."""
+    async def look(self) -> bool:
+        """Begin to end the sessions that are due, as many as may be ended at once; whether there may be more."""
         room = AT_ONCE - len(self._ends)
         if room <= 0:
             await self._sessions.wind()
-            return
+            return True
         due = await self._sessions.due(AT_ONCE + len(self._ends))
-        for session_id, reason in [each for each in due if each.id not in self._ends][:room]:
+        fresh = [each for each in due if each.id not in self._ends]
+        for session_id, reason in fresh[:room]:
             self._begin(session_id, reason)
+        return len(fresh) >= room
 
     async def settle(self) -> None:
         """Wait for all ends that are under way now, failed ones too."""

@@ -8,7 +8,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, bindparam, delete, func, insert, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Select,
+    Update,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from dataproc.database.records import Reason, Session, session_of
 from dataproc.database.tables import keys, maybe_micros, maybe_moment, micros, sessions, tokens
@@ -47,14 +59,37 @@ class Ending(NamedTuple):
     begun: bool
 
 
-_TOKEN = select(sessions, *[column.label(f"token_{column.name}") for column in tokens.c]).join(
-    tokens, tokens.c.session_id == sessions.c.id
+def _closing(at: ColumnElement[int], *still: ColumnElement[bool]) -> Update:
+    open_one = update(sessions).where(sessions.c.id == bindparam("wanted"), sessions.c.state == "open", *still)
+    return open_one.values(state="closing", reason=bindparam("why"), ended_at=at)
+
+
+# built once where every call of a session needs them: SQLAlchemy takes longer to build a statement than to run it
+_NOW: ColumnElement[int] = bindparam("now", type_=BigInteger)
+_SESSION = select(sessions).where(sessions.c.id == bindparam("wanted"))
+_TOKEN = (
+    select(sessions, *[column.label(f"token_{column.name}") for column in tokens.c])
+    .join(tokens, tokens.c.session_id == sessions.c.id)
+    .where(tokens.c.digest == bindparam("proof"))
+)
+_KEY = select(keys.c.expires_at, keys.c.revoked_at).where(keys.c.id == bindparam("wanted")).with_for_update(read=True)
+_ADD_SESSION, _ADD_TOKEN = insert(sessions), insert(tokens)
+_AT_ONCE = _closing(_NOW)
+# the end of a session whose clock ran out is when it did, however late that was noticed
+_BEGIN_END: dict[Reason, Update] = {
+    "closed": _AT_ONCE,
+    "revoked": _AT_ONCE,
+    "expired": _closing(sessions.c.expires_at, sessions.c.expires_at <= _NOW),
+    "idle": _closing(sessions.c.idle_expires_at, sessions.c.idle_expires_at <= _NOW),
+}
+_FINISH_END = (
+    update(sessions).where(sessions.c.id == bindparam("wanted"), sessions.c.state == "closing").values(state="ended")
 )
 
 
 def find_token(connection: Connection, digest: bytes) -> Token | None:
     """The token of that digest. Found by its digest, so the time that it takes tells nothing about the token."""
-    row = connection.execute(_TOKEN.where(tokens.c.digest == digest)).one_or_none()
+    row = connection.execute(_TOKEN, {"proof": digest}).one_or_none()
     if row is None:
         return None
     return Token(
@@ -69,7 +104,7 @@ def find_token(connection: Connection, digest: bytes) -> Token | None:
 
 def find_session(connection: Connection, session_id: str) -> Session | None:
     """The session of that id."""
-    row = connection.execute(select(sessions).where(sessions.c.id == session_id)).one_or_none()
+    row = connection.execute(_SESSION, {"wanted": session_id}).one_or_none()
     return None if row is None else session_of(row)
 
 
@@ -82,8 +117,7 @@ def find_named(connection: Connection, key: str, name: str) -> Session | None:
 
 def find_key(connection: Connection, key: str) -> KeyState | None:
     """How a key stands; it cannot be revoked by another server before this transaction ends."""
-    query = select(keys.c.expires_at, keys.c.revoked_at).where(keys.c.id == key).with_for_update(read=True)
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(_KEY, {"wanted": key}).one_or_none()
     return None if row is None else KeyState(*row)
 
 
@@ -115,7 +149,7 @@ def add_session(connection: Connection, session: Session, one_shot_of: str | Non
         "idle_expires_at": maybe_micros(session.idle_expires_at),
         "one_shot_of": one_shot_of,
     }
-    connection.execute(insert(sessions), [row])
+    connection.execute(_ADD_SESSION, [row])
 
 
 def add_unknown(connection: Connection, session: Session) -> None:
@@ -126,7 +160,7 @@ def add_unknown(connection: Connection, session: Session) -> None:
 
 def add_token(connection: Connection, row: dict[str, Any]) -> None:
     """A new row; its members are the columns."""
-    connection.execute(insert(tokens), [row])
+    connection.execute(_ADD_TOKEN, [row])
 
 
 def revoke_token(connection: Connection, token_id: str, now: datetime) -> None:
@@ -137,22 +171,15 @@ def revoke_token(connection: Connection, token_id: str, now: datetime) -> None:
 
 def begin_end(connection: Connection, session_id: str, reason: Reason, now: datetime) -> Ending | None:
     """Let an open session take no calls any more, if the reason still holds; None for an unknown one."""
-    at: ColumnElement[int] | int = micros(now)
-    where = [sessions.c.id == session_id, sessions.c.state == "open"]
-    if reason in ("expired", "idle"):
-        # its end is when its clock ran out, however late that was noticed
-        at = sessions.c.expires_at if reason == "expired" else sessions.c.idle_expires_at
-        where.append(at <= micros(now))
-    closing = update(sessions).where(*where).values(state="closing", reason=reason, ended_at=at)
-    begun = connection.execute(closing).rowcount == 1
+    values = {"wanted": session_id, "why": reason, "now": micros(now)}
+    begun = connection.execute(_BEGIN_END[reason], values).rowcount == 1
     session = find_session(connection, session_id)
     return None if session is None else Ending(session, begun)
 
 
 def finish_end(connection: Connection, session_id: str) -> None:
     """Make a closing session a tombstone."""
-    closing = update(sessions).where(sessions.c.id == session_id, sessions.c.state == "closing")
-    connection.execute(closing.values(state="ended"))
+    connection.execute(_FINISH_END, {"wanted": session_id})
 
 
 def begin_end_of_one_shots(connection: Connection, node: str, now: datetime) -> int:

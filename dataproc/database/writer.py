@@ -117,15 +117,16 @@ class Writer:
                 self._engine.connect().execution_options(**{BEGIN: "BEGIN IMMEDIATE"}) as connection,
                 connection.begin(),
             ):
-                for item in items:
-                    _run_alone(connection, item)
-                for work in behind:
-                    _run_quietly(connection, work)
+                if len(items) == 1 and not behind:
+                    items[0].result = items[0].work(connection)  # the transaction is its savepoint
+                else:
+                    _run_each(connection, items, behind)
         except Exception as error:
-            told = unavailable(error) or error
+            told = unavailable(error)
             for item in items:
-                item.error = told
-            self._keep(behind, error)
+                item.error = told or error
+            if told or behind:
+                self._keep(behind, error)
         _settle(items)
 
     def _keep(self, behind: list[Work], error: Exception) -> None:
@@ -139,6 +140,13 @@ class Writer:
             self._behind.popleft()
         if behind:
             self._due = time.monotonic() + DELAY
+
+
+def _run_each(connection: Connection, items: list[Item], behind: list[Work]) -> None:
+    for item in items:
+        _run_alone(connection, item)
+    for work in behind:
+        _run_quietly(connection, work)
 
 
 def _run_alone(connection: Connection, item: Item) -> None:
