@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 LOCK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 MESSAGE_LIMIT = 1000  # characters of a progress message
+LOCK_POLL = 0.01  # seconds between looks at a lock that another run holds
 PROGRESS_BURST = 10
 PROGRESS_RATE = 20.0  # reports a second, after the burst
 _NONE: Mapping[str, Path] = MappingProxyType({})
@@ -132,5 +133,6 @@ class Context:
         if (lock := self._held.get(name)) is None:
             from filelock import FileLock
 
-            lock = self._held[name] = FileLock(self._locks / f"{name}.lock", timeout=timeout)
+            lock = self._held[name] = FileLock(self._locks / f"{name}.lock", poll_interval=LOCK_POLL)
+        lock.timeout = timeout
         return lock

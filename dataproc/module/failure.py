@@ -61,8 +61,10 @@ def type_name(value: object) -> str:
 def message_of(error: BaseException, limit: int = MESSAGE_LIMIT) -> str:
     """`str(error)`, bounded; a placeholder where that fails."""
     try:
-        text = str(error)
-        return clipped(text if type(text) is str else str.__str__(text), limit)
+        text = str.__str__(str(error))
+        if isinstance(error, ImportError) and isinstance(error.path, str):  # where packages lie is nobody's business
+            text = text.replace(error.path, os.path.basename(error.path))
+        return clipped(text, limit)
     except BaseException:  # hostile or broken __str__, RecursionError included
         return f"<{type_name(error)} whose text cannot be shown>"
 

@@ -54,22 +54,22 @@ class Copies:
         if generation.kind == "folder":
             discard(Path(generation.location))
 
-    def sweep(self) -> None:
-        """Delete what an earlier server left. Only for who holds the folder alone."""
-        for copy in [*self.root.glob(".incoming/*"), *self.root.glob("[!.]*/*")]:
-            discard(copy)
-
-    def hold(self) -> tuple[IO[bytes], bool]:
-        """A shared lock on the folder while the file is open, and whether nobody else had one."""
+    def hold(self) -> IO[bytes]:
+        """A shared lock on the folder while the file is open. Who holds it alone first deletes what others left."""
         self.root.mkdir(parents=True, exist_ok=True)
         file = (self.root / ".held").open("ab")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            alone = True
         except BlockingIOError:
-            alone = False
+            pass
+        else:
+            self._sweep()
         fcntl.flock(file, fcntl.LOCK_SH)
-        return file, alone
+        return file
+
+    def _sweep(self) -> None:
+        for copy in [*self.root.glob(".incoming/*"), *self.root.glob("[!.]*/*")]:
+            discard(copy)
 
     def _settle(self, incoming: Path, module: str, digest: str) -> Path:
         """Rename the copy to a place of its own: code that comes back after a change does not share its first copy."""

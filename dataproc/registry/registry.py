@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
+from importlib.metadata import EntryPoint
 from typing import IO, Any, TypeAlias
 
 import structlog
@@ -33,10 +34,13 @@ class Registry:
     """Finds modules, copies their code, has them described, and follows their changes.
 
     describe: asks the engine for a generation's own description; raises ModuleBroken where it has none. Any other
-    error passes through to the caller and is not remembered.
+    error passes through to the caller and is not remembered. points: the entry points to serve; by default those
+    that are installed.
     """
 
-    def __init__(self, settings: Settings, describe: Describe, clock: Clock) -> None:
+    def __init__(
+        self, settings: Settings, describe: Describe, clock: Clock, points: Sequence[EntryPoint] | None = None
+    ) -> None:
         self._dir = settings.modules_dir.absolute()
         self._copies = Copies(settings.node_dir / "generations")
         self._clock = clock
@@ -44,16 +48,14 @@ class Registry:
         self._records: dict[str, Record] = {}
         self._entries: dict[str, ModuleEntry] = {}  # by name and alias: what the hot path reads
         self._warned: tuple[str, ...] = ()
-        self._points = installed()
+        self._points = installed() if points is None else points
         self._tasks: set[asyncio.Task[None]] = set()
         self._describing: dict[str, asyncio.Task[None]] = {}
         self._held: IO[bytes] | None = None
 
     async def start(self) -> None:
         """Find the modules and follow their changes. Nothing is described before it is needed."""
-        self._held, alone = await asyncio.to_thread(self._copies.hold)
-        if alone:
-            await asyncio.to_thread(self._copies.sweep)
+        self._held = await asyncio.to_thread(self._copies.hold)
         self._place(await asyncio.to_thread(find_sources, self._dir, self._points))
         self._background(self._follow())
 
@@ -108,8 +110,11 @@ class Registry:
         for gone in self._place(await asyncio.to_thread(find_sources, self._dir, self._points)):
             self._retire(gone)
         for record in list(self._records.values()):
-            if record.in_use and await asyncio.to_thread(record.source.signature) != record.seen:
-                await self._update(record)
+            try:
+                if record.in_use and await asyncio.to_thread(record.source.signature) != record.seen:
+                    await self._update(record)
+            except Exception as error:  # one that cannot be looked at, or described now, keeps no other waiting
+                log.warning("module.not_refreshed", module=record.name, error=type(error).__name__)
 
     def _place(self, found: Found) -> Generations:
         """Take the sources over; the generations in force of the modules that went."""

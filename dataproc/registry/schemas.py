@@ -20,6 +20,7 @@ from dataproc.module import ModuleBroken
 MAX_COST = 5_000  # sub-schemas after every reference is written out
 MAX_DEPTH = 60
 MAX_ERRORS = 100
+MAX_SAID = 2**20  # characters of the validator's own messages, which hold the values
 MAX_MESSAGE = 300
 PATTERNS = FancyRegexOptions(backtrack_limit=10_000, size_limit=2**20, dfa_size_limit=2**20)
 NAMED = frozenset({"properties", "patternProperties", "$defs", "dependentSchemas"})  # name -> schema
@@ -130,8 +131,12 @@ def _refusal(errors: list[dict[str, Any]]) -> InvalidParams:
 
 def _errors(validator: Draft202012Validator, params: dict[str, Any], names: str) -> Iterator[dict[str, Any]]:
     """One entry a field, named as the second check names it."""
+    said = 0
     for error in validator.iter_errors(params):
         loc, kind = list(error.instance_path), error.kind
+        if (said := said + len(error.message)) > MAX_SAID and loc:
+            yield {"loc": loc, "msg": "not valid", "type": kind.name}
+            return
         match kind:
             case ValidationErrorKind.AdditionalProperties(unexpected=unexpected):
                 what = f"unexpected; the params are: {names or 'none'}" if not loc else "unexpected"
@@ -139,7 +144,7 @@ def _errors(validator: Draft202012Validator, params: dict[str, Any], names: str)
             case ValidationErrorKind.Required(property=missing):
                 yield {"loc": [*loc, missing], "msg": "required", "type": "missing"}
             case ValidationErrorKind.AnyOf(context=branches) | ValidationErrorKind.OneOfNotValid(context=branches):
-                said = " or: ".join(branch[0].message[:MAX_MESSAGE] for branch in branches[:5] if branch)
-                yield {"loc": loc, "msg": said[: 3 * MAX_MESSAGE], "type": kind.name}
+                wanted = " or: ".join(branch[0].message[-MAX_MESSAGE:] for branch in branches[:5] if branch)
+                yield {"loc": loc, "msg": wanted, "type": kind.name}
             case _:
                 yield {"loc": loc, "msg": error.message[-MAX_MESSAGE:], "type": kind.name}

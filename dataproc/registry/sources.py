@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -62,7 +63,7 @@ def installed() -> list[EntryPoint]:
     return sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value))
 
 
-def find_sources(modules_dir: Path, points: list[EntryPoint]) -> Found:
+def find_sources(modules_dir: Path, points: Sequence[EntryPoint]) -> Found:
     """Look once. A folder hides an entry point of the same name; of two folders that differ only in spelling the
     first is served. Names that start with `.` or `_` are nobody's module.
     """

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from dataproc.module import Generation, ModuleBroken
 from dataproc.registry import Registry
 from dataproc.registry.copies import Copies, StillChanging
 from dataproc.registry.record import RETRY
+from dataproc.registry.sources import GROUP, find_sources
 from dataproc.registry.updates import Updates
 from dataproc.settings import Settings
 
@@ -75,7 +77,7 @@ class World:
         self.clock = ManualClock()
         self.describe = Describer()
         settings = Settings(storage_url=str(root / "storage"), modules_dir=self.dir)
-        self.registry = Registry(settings, self.describe, self.clock)
+        self.registry = Registry(settings, self.describe, self.clock, points=())
         self.retired: asyncio.Queue[Generation] = asyncio.Queue()
         self.registry.on_retired(self.retired.put)
 
@@ -307,7 +309,7 @@ async def test_no_modules_directory_is_no_modules(tmp_path: Path) -> None:
     world.dir.rmdir()
     await world.registry.start()
     try:
-        assert [row for row in await world.registry.list() if row["state"] == "broken"] == []
+        assert await world.registry.list() == []
         world.dir.mkdir()
         world.write("m")
         await world.registry.refresh()
@@ -378,17 +380,27 @@ def test_a_folder_that_changes_under_the_copy_is_noticed(tmp_path: Path) -> None
 
 
 def test_leftovers_are_swept_only_by_who_is_alone(tmp_path: Path) -> None:
-    """A second server of the node does not delete what the first one runs."""
+    """A second server of the node does not delete what the first one runs; the next life of the node does."""
     source = tmp_path / "source"
     source.mkdir()
     (source / "module.py").write_text("x = 1")
     copies = Copies(tmp_path / "copies")
-    held, alone = copies.hold()
-    with held:
-        assert alone
+    with copies.hold():
         generation = copies.take("m", source)
-        again, alone = copies.hold()
-        with again:
-            assert not alone
-    copies.sweep()
-    assert not Path(generation.location).exists()
+        with copies.hold():
+            assert Path(generation.location).exists()
+    with copies.hold():
+        assert not Path(generation.location).exists()
+
+
+def test_a_folder_hides_an_entry_point(tmp_path: Path) -> None:
+    """Of one name the folder is served, and a warning names the entry point; names are compared in canonical form."""
+    (tmp_path / "both").mkdir()
+    points = [EntryPoint(name, f"package.{name}:module", GROUP) for name in ("Both", "only_this", "no.name")]
+    found = find_sources(tmp_path, points)
+    assert {name: type(source).__name__ for name, source in found.sources.items()} == {
+        "both": "FolderSource",
+        "only-this": "EntrySource",
+    }
+    assert "entry point 'Both' (package.Both:module) is hidden by a folder of that name" in found.warnings
+    assert len(found.warnings) == 2

@@ -196,6 +196,8 @@ def test_plots_are_png(tabular: Call, session: Path, params: dict[str, Any]) -> 
         ("export", {"file": "weather", "into": "w.xlsx"}, "must end in one of .csv"),
         ("export", {"file": "weather", "into": "/etc/w.csv"}, "must be a path inside the session directory"),
         ("plot", {"file": "weather", "x": "date"}, "a line chart needs y"),
+        ("plot", {"file": "weather", "x": "date", "y": "weather"}, "column 'weather' is VARCHAR"),
+        ("plot", {"file": "weather", "x": "date", "kind": "hist"}, "column 'date' is DATE"),
     ],
 )
 def test_mistakes_are_told_kindly(tabular: Call, method: str, params: dict[str, Any], said: str) -> None:
@@ -215,6 +217,16 @@ def test_a_failed_write_leaves_nothing(tabular: Call, session: Path) -> None:
 def test_bounds_of_params_are_in_the_schema(tabular: Call) -> None:
     """More rows than can be answered are refused before anything runs."""
     assert isinstance(tabular("sql", query="SELECT 1", limit=10_001), Refused)
+
+
+def test_columns_may_have_any_name_and_type(tabular: Call, session: Path) -> None:
+    """Names that mean something in SQL or in our own queries, nested values, and times with a zone."""
+    (session / "odd.json").write_text('[{"v": {"b": 1.5}, "n": [1, 2], "x": 1, "sel\\"ect": null}]')
+    assert [column["nulls"] for column in tabular("profile", file="odd")["columns"]] == [0, 0, 0, 1]
+    assert tabular("plot", file="odd", x="x", kind="hist")["points"] == 1
+    tabular("sql", query="SELECT TIMESTAMPTZ '2026-01-31 10:30:00+01' AS v, 1 AS x", into="zone.parquet")
+    assert tabular("profile", file="zone")["rows"] == 1
+    assert tabular("plot", file="zone", x="v", y="x")["points"] == 1
 
 
 def test_odd_names_of_files_are_names(tabular: Call, session: Path) -> None:

@@ -13,7 +13,7 @@ from dataproc import Context, Module
 from . import charts
 from .database import FORMATS, columns_of, connected, name, one_query, rows_of, tables_of, text, write
 from .files import reader_of, relative, source, target
-from .profiles import profile_column
+from .profiles import is_number, profile_column
 
 module = Module("tabular", version="1.0.0", description="SQL, profiles, conversion and plots of a session's tables.")
 
@@ -146,17 +146,21 @@ def plot(
     if not series and kind in ("line", "scatter"):
         raise ValueError(f"a {kind} chart needs y: one column or a list of columns")
     with connected(ctx) as connection, _table(connection, path):
-        _known([x, *series], connection.sql("FROM profiled").columns)
-        rows = connection.sql(_points(x, series if kind != "hist" else [], kind, aggregate)).fetchall()
+        relation = connection.sql("FROM profiled")
+        kinds = dict(zip(relation.columns, map(str, relation.types), strict=True))
+        _known([x, *series], kinds)
+        _numeric([x] if kind == "hist" else series if aggregate != "count" else [], kinds)
+        across = f"({name(x)} AT TIME ZONE 'UTC')" if kinds[x] == "TIMESTAMP WITH TIME ZONE" else name(x)
+        rows = connection.sql(_points(across, series if kind != "hist" else [], kind, aggregate)).fetchall()
     if not rows:
         raise ValueError("there is nothing to draw: no row has a value")
-    across, *down = ([row[place] for row in rows] for place in range(len(rows[0])))
+    points, *down = ([row[place] for row in rows] for place in range(len(rows[0])))
     drawn = (
-        dict(zip(series, down, strict=False)) if series and kind != "hist" else {"rows": down[0] if down else across}
+        dict(zip(series, down, strict=False)) if series and kind != "hist" else {"rows": down[0] if down else points}
     )
     label = f"{aggregate} of {', '.join(series)}" if aggregate and series else ", ".join(series)
     heading = title or f"{label or 'rows'} by {x}"
-    charts.save(charts.draw(kind, across, drawn, (x, label or "rows"), heading, (width, height)), picture)
+    charts.save(charts.draw(kind, points, drawn, (x, label or "rows"), heading, (width, height)), picture)
     return {"into": relative(ctx.session, picture), "points": len(rows), "size": picture.stat().st_size}
 
 
@@ -173,16 +177,15 @@ class _table:  # noqa: N801 - reads as a word of the `with` line
         self._connection.execute("DROP VIEW IF EXISTS profiled")
 
 
-def _points(x: str, series: list[str], kind: str, aggregate: Aggregate | None) -> str:
+def _points(across: str, series: list[str], kind: str, aggregate: Aggregate | None) -> str:
     """The query for what is drawn: x, then each series as numbers; in the order of x, bars in that of the file."""
-    across = name(x)
     if kind == "hist":
-        return f"SELECT {across}::DOUBLE AS x FROM profiled WHERE isfinite(x) LIMIT {MAX_COUNTED}"
+        return f"SELECT x FROM (SELECT {across}::DOUBLE AS x FROM profiled) WHERE isfinite(x) LIMIT {MAX_COUNTED}"
     if aggregate or not series:
         function = FUNCTIONS[aggregate or "count"]
         values = ", ".join(f"{function}({name(column)})::DOUBLE" for column in series) or "count(*)::DOUBLE"
-        order = "2 DESC" if kind == "bar" and not series else "x"
-        grouped = f"SELECT {across} AS x, {values} FROM profiled WHERE {across} IS NOT NULL GROUP BY {across}"
+        order = "2 DESC" if kind == "bar" and not series else "1"
+        grouped = f"SELECT {across} AS x, {values} FROM profiled WHERE {across} IS NOT NULL GROUP BY 1"
         return f"{grouped} ORDER BY {order} LIMIT {MAX_POINTS}"
     values = ", ".join(f"{name(column)}::DOUBLE AS {name(f'y{number}')}" for number, column in enumerate(series))
     plain = f"SELECT {across} AS x, {values} FROM profiled WHERE {across} IS NOT NULL"
@@ -195,6 +198,13 @@ def _known(asked: list[str], there: Any) -> None:
     """ValueError that lists the columns, if one is asked for that is not there."""
     if missing := [column for column in asked if column not in there]:
         raise ValueError(f"there is no column {missing[0]!r}; there is: {', '.join(there)}")
+
+
+def _numeric(columns: list[str], kinds: dict[str, str]) -> None:
+    """ValueError for a column that cannot be drawn as numbers."""
+    for column in columns:
+        if not is_number(kinds[column]) and kinds[column] != "BOOLEAN":
+            raise ValueError(f"column {column!r} is {kinds[column]}, and numbers are needed; to count rows: kind='bar'")
 
 
 def _csv_options(delimiter: str | None, header: bool | None) -> str:

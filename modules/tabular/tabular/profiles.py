@@ -9,8 +9,9 @@ import duckdb
 
 from .database import name, plain
 
-NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT",
-           "UHUGEINT", "FLOAT", "DOUBLE", "DECIMAL")  # fmt: skip
+NUMBERS = frozenset(
+    "TINYINT SMALLINT INTEGER BIGINT HUGEINT UTINYINT USMALLINT UINTEGER UBIGINT UHUGEINT FLOAT DOUBLE DECIMAL".split()
+)
 TIMES = ("DATE", "TIMESTAMP", "TIME")
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -19,7 +20,7 @@ def profile_column(
     connection: duckdb.DuckDBPyConnection, table: str, column: str, kind: str, top: int
 ) -> dict[str, Any]:
     """The profile of one column of a view. Members that make no sense for its type are left out."""
-    number, moment = kind.startswith(NUMBERS), kind.startswith(TIMES)
+    number, moment = is_number(kind), kind.startswith(TIMES) and not kind.endswith("]")
     shown, nested = name(column), not (number or moment or kind in ("VARCHAR", "BOOLEAN", "UUID"))
     if nested or kind == "TIMESTAMP WITH TIME ZONE":
         shown = f"CAST({shown} AS VARCHAR)"
@@ -41,9 +42,14 @@ def profile_column(
     return profile
 
 
+def is_number(kind: str) -> bool:
+    """Whether a DuckDB type is one of numbers; a list of them is not."""
+    return kind.partition("(")[0] in NUMBERS and not kind.endswith("]")
+
+
 def _top(connection: duckdb.DuckDBPyConnection, table: str, shown: str, top: int) -> list[dict[str, Any]]:
     rows = connection.execute(
         f"SELECT {shown} AS v, count(*) AS n FROM {name(table)} WHERE {shown} IS NOT NULL "
-        f"GROUP BY v ORDER BY n DESC, v LIMIT {top}"
+        f"GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {top}"
     ).fetchall()
     return [{"value": plain(value), "count": count} for value, count in rows]

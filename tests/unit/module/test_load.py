@@ -79,6 +79,7 @@ def test_an_entry_point_is_imported_by_its_value(tmp_path: Path, monkeypatch: py
     [
         ("x = (", r"SyntaxError.*\n\nSyntaxError: module\.py, line 1"),
         ("import nowhere_to_be_found", "ModuleNotFoundError: No module named 'nowhere_to_be_found'"),
+        ("from json import nothing_like_that", r"cannot import name 'nothing_like_that' from 'json' \(__init__\.py\)"),
         ("import sys; sys.exit(3)", "SystemExit: 3"),
         ("raise KeyboardInterrupt", "KeyboardInterrupt"),
         ("", "module binds no `module`"),
