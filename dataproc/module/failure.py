@@ -72,7 +72,7 @@ def message_of(error: BaseException, limit: int = MESSAGE_LIMIT) -> str:
 def traceback_of(error: BaseException, origin: Origin) -> str:
     """The traceback, causes and members of groups included, in Python's own form, of the module's frames alone."""
     try:
-        return clipped("".join(_chain(error, origin, 0)), TRACEBACK_LIMIT)
+        return clipped("".join(_chain(error, origin)), TRACEBACK_LIMIT)
     except BaseException:
         return f"{type_name(error)}\n"
 
@@ -86,7 +86,7 @@ def clipped(text: str, limit: int) -> str:
     return data[: max(0, limit - len(note.encode()))].decode("utf-8", "ignore") + note
 
 
-def _chain(error: BaseException, origin: Origin, depth: int) -> Iterator[str]:
+def _chain(error: BaseException, origin: Origin) -> Iterator[str]:
     """The links from the first cause to the error itself."""
     links, seen, link = [(error, "")], {id(error)}, error
     while len(links) < CHAIN:
@@ -102,7 +102,7 @@ def _chain(error: BaseException, origin: Origin, depth: int) -> Iterator[str]:
         links.append((before, why))
         link = before
     for index in range(len(links) - 1, -1, -1):
-        yield from _one(links[index][0], origin, depth)
+        yield from _one(links[index][0], origin, 0)
         if index:
             yield links[index][1]
 
@@ -116,7 +116,7 @@ def _one(error: BaseException, origin: Origin, depth: int) -> Iterator[str]:
     yield f"{type_name(error)}: {text}\n" if text else f"{type_name(error)}\n"
     if isinstance(error, BaseExceptionGroup) and depth < 3:
         for number, member in enumerate(error.exceptions[:GROUP], 1):
-            inner = "".join(_chain(member, origin, depth + 1))
+            inner = "".join(_one(member, origin, depth + 1))  # without causes: they would multiply
             yield f"  +-- {number} of {len(error.exceptions)}\n"
             yield "".join(f"  | {line}\n" for line in inner.splitlines())
 

@@ -9,9 +9,8 @@ import duckdb
 
 from .database import name, plain
 
-NUMBERS = frozenset(
-    "TINYINT SMALLINT INTEGER BIGINT HUGEINT UTINYINT USMALLINT UINTEGER UBIGINT UHUGEINT FLOAT DOUBLE DECIMAL".split()
-)
+WHOLE = frozenset({"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"})
+NUMBERS = WHOLE | {f"U{kind}" for kind in WHOLE} | {"FLOAT", "DOUBLE", "DECIMAL"}
 TIMES = ("DATE", "TIMESTAMP", "TIME")
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
