@@ -246,7 +246,8 @@ class Worker:
 
     def _flooded(self) -> None:
         """What comes now is only counted: look from time to time instead of at every byte."""
-        if self._log is not None and self._loop.remove_reader(self._log):
+        if self._log is not None:
+            self._loop.remove_reader(self._log)  # uvloop does not say whether there was one
             with contextlib.suppress(OSError):
                 fcntl.fcntl(self._log, fcntl.F_SETPIPE_SZ, WIDE_PIPE)
             self._loop.call_later(DRAIN_PAUSE, self._again)
