@@ -16,6 +16,7 @@ import shutil
 import signal
 import socket
 import sys
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,19 +86,27 @@ class Worker:
         self.result_limit: int = message["result_limit"]
         self.result_max: int = message["result_max"]
         self.paths = {name: Path(path) for name, path in places.items()}
+        self.work = places["work"]
         self.cache: dict[str, Any] = {}
         self.flush_c = ctypes.PyDLL(None).fflush
 
     def serve(self) -> None:
         """Until the server closes the socket."""
-        environment(self.paths["work"])
+        environment(self.work)
+        signal.signal(signal.SIGTERM, _terminate)  # nobody sends it but to end a run
         frames.send(self.server, {"ready": True, "layers": self.layers})
-        while (got := frames.receive(self.server)) is not None:
-            message, _ = got
+        for message in frames.listen(self.server):
             if message["op"] == "run":
                 self.run(message)
             elif message["op"] == "describe":
                 frames.send(self.server, self.code.description())
+
+    @cached_property
+    def api(self) -> Any:
+        """The author's API: pydantic is imported when the module is, not before."""
+        from dataproc import module
+
+        return module
 
     def run(self, message: dict[str, Any]) -> None:
         """One call, from its frame to its answer. What it left running or lying about is gone before the answer."""
@@ -106,19 +115,15 @@ class Worker:
             frames.send(self.server, {"done": "broken", "reason": self.code.broken})
             return
         standard_streams()
-        os.chdir(self.paths["work"])
-        signal.signal(signal.SIGTERM, _terminate)
+        os.chdir(self.work)
         reply = self.code.module.invoke(message["method"], self.context(message), message["params"])
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         self.tidy()
         self.server.sendall(frames.frame(self.answer(message["run"], reply)))
 
     def context(self, message: dict[str, Any]) -> Any:
         """What the method is given."""
-        from dataproc.module import Context
-
         paths = self.paths
-        return Context(
+        return self.api.Context(
             paths["session"], work=paths["work"], application=paths.get("application"), locks=paths["locks"],
             input={name: paths["session"] / path for name, path in message["input"].items()},
             output={name: paths["session"] / path for name, path in message["output"].items()},
@@ -142,7 +147,7 @@ class Worker:
                 stream.flush()
         self.flush_c(None)
         end_others()
-        empty(self.paths["work"])
+        empty(self.work)
 
     def answer(self, run: str, reply: Reply) -> bytes:
         """The body of the frame that ends a run."""
@@ -150,7 +155,7 @@ class Worker:
 
         match reply:
             case Returned(payload, messages):
-                notes = json.dumps(messages).encode()
+                notes = json.dumps(messages).encode() if messages else b"[]"
                 if len(payload) > self.result_limit:
                     return self.artifact(run, payload, notes)
                 return b'{"done":"returned","result":%b,"messages":%b}' % (payload, notes)
@@ -189,10 +194,10 @@ def _terminate(*_: object) -> None:
     raise Terminated("the run was asked to end (SIGTERM)")
 
 
-def environment(work: Path) -> None:
+def environment(work: str) -> None:
     """A clean one: nothing of the server's came through the zygote's exec, and home is the work directory."""
     for name in ("HOME", "TMPDIR", "TMP", "TEMP", "PWD", "MPLCONFIGDIR", "XDG_CACHE_HOME"):
-        os.environ[name] = str(work)
+        os.environ[name] = work
     os.environ["MPLBACKEND"] = "agg"
     os.umask(0o022)
 
@@ -240,7 +245,7 @@ def children() -> list[int]:
     return found
 
 
-def empty(work: Path) -> None:
+def empty(work: str) -> None:
     """Remove what a run left in its work directory."""
     with os.scandir(work) as entries:
         left = list(entries)

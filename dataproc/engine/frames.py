@@ -10,6 +10,7 @@ import array
 import json
 import socket
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 HEADER = struct.Struct(">I")
@@ -59,6 +60,19 @@ def receive(sock: socket.socket, limit: int = MAX_CONTROL) -> tuple[dict[str, An
     return _object(_exactly(sock, size)), list(descriptors)
 
 
+def listen(sock: socket.socket) -> Iterator[dict[str, Any]]:
+    """The frames of a blocking socket whose other end is trusted, without descriptors, until it is closed."""
+    buffer = b""
+    while data := sock.recv(2**16):
+        buffer += data
+        while len(buffer) >= HEADER.size:
+            end = HEADER.size + HEADER.unpack_from(buffer)[0]
+            if len(buffer) < end:
+                buffer += _exactly(sock, end - len(buffer))
+            body, buffer = buffer[HEADER.size : end], buffer[end:]
+            yield _object(body)
+
+
 def _exactly(sock: socket.socket, size: int) -> bytes:
     parts = []
     while size:
@@ -72,7 +86,7 @@ def _exactly(sock: socket.socket, size: int) -> bytes:
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        message = json.loads(body)
+        message = json.loads(body.decode())
     except (ValueError, RecursionError) as error:
         raise FrameError(f"no JSON: {type(error).__name__}") from None
     if not isinstance(message, dict):
