@@ -56,15 +56,14 @@ def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     return event
 
 
-def _shared(renders_exceptions: bool) -> list[Processor]:
-    steps: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_logger_name,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    # The plain text of a traceback: structlog's own pictures show local variables, and those hold secrets.
-    return [*steps, structlog.processors.format_exc_info, redact] if renders_exceptions else [*steps, redact]
+_SHARED: tuple[Processor, ...] = (
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_logger_name,
+    structlog.stdlib.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.format_exc_info,  # plain text: structlog's pictures show local variables, which hold secrets
+    redact,
+)
 
 
 def _formatter(as_json: bool, colors: bool) -> logging.Formatter:
@@ -74,7 +73,7 @@ def _formatter(as_json: bool, colors: bool) -> logging.Formatter:
         else structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
     )
     return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=_shared(as_json),
+        foreign_pre_chain=_SHARED,
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
     )
 
@@ -97,7 +96,7 @@ def configure_logging(log_format: LogFormat = "auto", level: str = "info", strea
     logging.getLogger("dataproc.audit").setLevel(logging.INFO)
     logging.captureWarnings(True)
     structlog.configure(
-        processors=[*_shared(as_json), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(least),  # a line below the level costs next to nothing
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,

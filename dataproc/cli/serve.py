@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shlex
 import signal
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -19,7 +21,7 @@ from dataproc import headers
 from dataproc.cli.output import line
 from dataproc.cli.problems import CommandError, Exit
 from dataproc.composition import System, build
-from dataproc.settings import Settings
+from dataproc.settings import Settings, unknown_variables
 from dataproc.telemetry import configure_logging
 from dataproc.web.app import create_app
 from dataproc.web.server import PeerProtocol
@@ -31,10 +33,15 @@ log = structlog.get_logger(__name__)
 def run(settings: Settings, *, first_key: bool) -> None:
     """Serve until a signal says stop."""
     configure_logging(settings.log_format, settings.log_level)
+    if unknown := unknown_variables(os.environ):
+        log.warning("settings.unknown", names=unknown)
+    _try_certificate(settings)
     with contextlib.closing(_bind(settings)) as listener:
-        uvloop.run(_serve(settings, listener, first_key))
-    if settings.uds is not None:
-        settings.uds.unlink(missing_ok=True)
+        try:
+            uvloop.run(_serve(settings, listener, first_key))
+        finally:
+            if settings.uds is not None:
+                settings.uds.unlink(missing_ok=True)
 
 
 class _Server(uvicorn.Server):
@@ -107,26 +114,33 @@ def _config(settings: Settings, app: Any) -> uvicorn.Config:
     )
 
 
+def _try_certificate(settings: Settings) -> None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key)
+    except OSError as wrong:  # ssl.SSLError is one
+        raise CommandError(
+            f"cannot serve https with DATAPROC_TLS_CERT={settings.tls_cert} and DATAPROC_TLS_KEY={settings.tls_key}: "
+            f"{wrong.strerror or wrong}"
+        ) from None
+
+
 def _bind(settings: Settings) -> socket.socket:
     """The socket to listen on; it listens only once the server is ready."""
     where = str(settings.uds) if settings.uds else f"{settings.host}:{settings.port}"
     try:
         if settings.uds is not None:
             return _bind_unix(settings)
-        family, kind, protocol, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[
-            0
-        ]
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, address = found[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         return listener
     except OSError as refused:
-        remedy = (
-            "name another by DATAPROC_UDS"
-            if settings.uds
-            else "set DATAPROC_HOST or DATAPROC_PORT (0 takes a free port)"
-        )
-        raise CommandError(f"cannot listen on {where}: {refused.strerror or refused}: {remedy}") from None
+        remedy = "DATAPROC_UDS" if settings.uds else "DATAPROC_HOST or DATAPROC_PORT (0 takes a free port)"
+        raise CommandError(f"cannot listen on {where}: {refused.strerror or refused}: set {remedy}") from None
 
 
 def _bind_unix(settings: Settings) -> socket.socket:

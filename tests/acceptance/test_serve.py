@@ -126,10 +126,13 @@ def test_unix_socket(shell: Shell) -> None:
 
 
 def test_https(shell: Shell) -> None:
-    """With a certificate and its key it serves https."""
+    """With a certificate and its key it serves https; where they cannot be read it says so."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed")
     cert, private = shell.folder / "cert.pem", shell.folder / "key.pem"
+    missing = shell.run("serve", DATAPROC_TLS_CERT=str(cert), DATAPROC_TLS_KEY=str(private))
+    assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
+    assert "DATAPROC_TLS_CERT" in missing.stderr
     make = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
     subprocess.run([*make.split(), "-keyout", private, "-out", cert], check=True, capture_output=True, timeout=DEADLINE)
     with shell.serve(DATAPROC_TLS_CERT=str(cert), DATAPROC_TLS_KEY=str(private)) as served:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from dataproc.telemetry import REDACTED, Metrics, audit, configure_logging
+from dataproc.telemetry import REDACTED, LogFormat, Metrics, audit, configure_logging
 
 
 @pytest.fixture
@@ -65,13 +65,18 @@ def test_passwords_in_urls_are_blanked(lines: io.StringIO) -> None:
     assert "hush" not in lines.getvalue()
 
 
-def test_tracebacks_show_no_variables(lines: io.StringIO) -> None:
-    """A traceback is told without the values of local variables."""
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_tracebacks_show_no_variables(lines: io.StringIO, form: LogFormat) -> None:
+    """A traceback is told without the values of local variables, and without passwords of URLs."""
+    configure_logging(form, "info", lines)
     local = "".join(["hu", "sh"])
     try:
-        raise ValueError
+        raise ValueError("at postgresql://me:sesame@host/db")
     except ValueError:
         structlog.get_logger().exception("failed")
+        logging.getLogger("theirs").exception("failed")
+    assert lines.getvalue().count("ValueError: at") == 2
+    assert "sesame" not in lines.getvalue()
     assert local not in lines.getvalue()
 
 
