@@ -59,7 +59,7 @@ def die_first() -> None:
 def drop_capabilities() -> None:
     """Give up every capability and every way to one at a later exec. Needs CAP_SETPCAP, as in a new user namespace."""
     number = 0
-    while _is_capability(number):
+    while is_capability(number):
         syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
         number += 1
     syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_CLEAR_ALL)
@@ -67,7 +67,8 @@ def drop_capabilities() -> None:
     syscalls.set_capabilities()
 
 
-def _is_capability(number: int) -> bool:
+def is_capability(number: int) -> bool:
+    """Whether the kernel knows a capability of that number."""
     try:
         syscalls.prctl(syscalls.PR_CAPBSET_READ, number)
     except OSError:

@@ -16,16 +16,18 @@ import shutil
 import signal
 import socket
 import sys
+import tempfile
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataproc.engine import bounds, confine, frames
+from dataproc.engine import bounds, confine, frames, landlock, mounts
 
 if TYPE_CHECKING:
     from dataproc.module import Module, Reply
 
 SERVER, LOG, LINE = 3, 4, 5  # the server's socket, the run's log, and until they have come the line to the zygote
+REHEARSALS = 20  # the interpreter specialises what it has run more often than a dozen times
 PREVIEW = 1024  # characters of a result that became an artifact
 
 
@@ -72,16 +74,16 @@ def main(line: socket.socket, walls: confine.Walls, code: Code) -> None:
             os.close(descriptor)
     places = confine.Places(message["places"], dict(zip(message["trees"], trees, strict=True)))
     layers = confine.confine(walls, places, bounds.Limits(**message["limits"]))
-    Worker(message, places.paths, code, layers).serve()
+    Worker(socket.socket(fileno=SERVER), LOG, message, places.paths, code).serve(layers)
 
 
 class Worker:
     """Serves one session's calls of one module."""
 
-    def __init__(self, message: dict[str, Any], places: dict[str, str], code: Code, layers: list[str]) -> None:
-        self.server = socket.socket(fileno=SERVER)
-        self.code = code
-        self.layers = layers
+    def __init__(
+        self, server: socket.socket, log: int, message: dict[str, Any], places: dict[str, str], code: Code
+    ) -> None:
+        self.server, self.log, self.code = server, log, code
         self.session_id: str = message["session"]
         self.result_limit: int = message["result_limit"]
         self.result_max: int = message["result_max"]
@@ -90,11 +92,12 @@ class Worker:
         self.cache: dict[str, Any] = {}
         self.flush_c = ctypes.PyDLL(None).fflush
 
-    def serve(self) -> None:
+    def serve(self, layers: list[str]) -> None:
         """Until the server closes the socket."""
-        environment(self.work)
+        if self.work != mounts.WORK:
+            at_home(self.work)
         signal.signal(signal.SIGTERM, _terminate)  # nobody sends it but to end a run
-        frames.send(self.server, {"ready": True, "layers": self.layers})
+        frames.send(self.server, {"ready": True, "layers": layers})
         for message in frames.listen(self.server):
             if message["op"] == "run":
                 self.run(message)
@@ -114,7 +117,7 @@ class Worker:
         if self.code.module is None:
             frames.send(self.server, {"done": "broken", "reason": self.code.broken})
             return
-        standard_streams()
+        standard_streams(self.log)
         os.chdir(self.work)
         reply = self.code.module.invoke(message["method"], self.context(message), message["params"])
         self.tidy()
@@ -146,7 +149,8 @@ class Worker:
             with contextlib.suppress(Exception):
                 stream.flush()
         self.flush_c(None)
-        end_others()
+        if end_others():  # a library that keeps a pool would wait for it for ever in the next run
+            frames.send(self.server, {"spent": True})
         empty(self.work)
 
     def answer(self, run: str, reply: Reply) -> bytes:
@@ -190,22 +194,48 @@ class Worker:
         return b'{"done":"returned","result":%b,"messages":%b}' % (json.dumps(told).encode(), notes)
 
 
+def rehearse(walls: confine.Walls) -> None:
+    """Run what every worker runs, before any is forked: what the interpreter learns and touches then is shared by all,
+    and costs each of them neither the time nor the memory."""
+    from dataproc.module import Module
+
+    code, module = Code(None), Module("rehearsal")
+
+    @module.method
+    def nothing(count: int = 0) -> dict[str, int]:
+        return {"count": count}
+
+    module.prepare()
+    code.module = module
+    here, there = socket.socketpair()
+    with here, there, tempfile.TemporaryDirectory() as folder, open(os.dup(2), "wb") as log:
+        limits = {"session": "", "result_limit": PREVIEW, "result_max": PREVIEW}
+        places = dict.fromkeys(("session", "work", "locks"), os.path.realpath(folder))
+        worker = Worker(here, log.fileno(), limits, places, code)
+        for _ in range(REHEARSALS):
+            frames.send(there, {"op": "run", "run": "0", "method": "nothing", "params": {}, "input": {}, "output": {}})
+            worker.run(next(frames.listen(here)))
+            frames.receive(there)
+            bounds.is_capability(0)
+            if walls.landlock:
+                os.close(confine.rules(walls, confine.Places(places)).prepare(landlock.abi()))
+        os.chdir("/")
+
+
 def _terminate(*_: object) -> None:
     raise Terminated("the run was asked to end (SIGTERM)")
 
 
-def environment(work: str) -> None:
-    """A clean one: nothing of the server's came through the zygote's exec, and home is the work directory."""
-    for name in ("HOME", "TMPDIR", "TMP", "TEMP", "PWD", "MPLCONFIGDIR", "XDG_CACHE_HOME"):
+def at_home(work: str) -> None:
+    """Without namespaces each worker's work directory has a name of its own; behind them the zygote was born so."""
+    for name in ("HOME", "TMPDIR", "MPLCONFIGDIR", "XDG_CACHE_HOME"):
         os.environ[name] = work
-    os.environ["MPLBACKEND"] = "agg"
-    os.umask(0o022)
 
 
-def standard_streams() -> None:
+def standard_streams(log: int) -> None:
     """Point 1 and 2 at the run's log again, whatever an earlier run did to them."""
-    os.dup2(LOG, 1)
-    os.dup2(LOG, 2)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, f"__{name}__")
         if stream is None or stream.closed:
@@ -216,13 +246,13 @@ def standard_streams() -> None:
         setattr(sys, name, stream)
 
 
-def end_others() -> None:
-    """End every other process of this tree. Left children are rare, and asking is one system call."""
+def end_others() -> bool:
+    """End every other process of this tree; whether there was one. They are rare, and asking is one system call."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
     except ChildProcessError:
-        return
+        return False
     if os.getpid() == 2:  # a PID namespace of our own: -1 is everybody in it but us and its process 1
         os.kill(-1, signal.SIGKILL)
     while True:
@@ -233,7 +263,7 @@ def end_others() -> None:
         except ProcessLookupError:
             continue
         except ChildProcessError:
-            return
+            return True
 
 
 def children() -> list[int]:

@@ -72,14 +72,15 @@ def confine(walls: Walls, places: Places, limits: bounds.Limits) -> list[str]:
         bounds.drop_capabilities()
     sys_.no_new_privileges()
     if walls.landlock:
-        layers += sorted(f"landlock-{part}" for part in _rules(walls, places).enforce())
+        layers += sorted(f"landlock-{part}" for part in rules(walls, places).enforce())
     if walls.seccomp:
         seccomp.install(seccomp.filter_bytes("worker", walls.network))
         layers.append("seccomp")
     return layers
 
 
-def _rules(walls: Walls, places: Places) -> landlock.Rules:
+def rules(walls: Walls, places: Places) -> landlock.Rules:
+    """What Landlock leaves to a worker."""
     prefixes = tuple({sys.prefix, sys.base_prefix})
     write = tuple(places.paths.values()) + (PRIVATE if walls.namespaces else ())
     # /dev whole: its few nodes are all there is behind namespaces, and without them each is as harmless as its mode.

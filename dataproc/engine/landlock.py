@@ -64,16 +64,21 @@ class Rules:
         version = abi()
         if version < OLDEST:
             return frozenset()
-        files = handled_files(version)
-        ruleset = syscalls.landlock_create_ruleset(self.attributes(version))
+        ruleset = self.prepare(version)
         try:
-            for paths, rights in ((self.read, READ), (self.write, WRITE), (self.devices, DEVICES)):
-                for path in paths:
-                    _allow(ruleset, path, rights & files)
             syscalls.landlock_restrict_self(ruleset)
         finally:
             os.close(ruleset)
         return frozenset(part for part, since in PARTS if version >= since and not (part == "tcp" and self.network))
+
+    def prepare(self, version: int) -> int:
+        """A descriptor of the rule set, not yet in force; the caller closes it."""
+        files = handled_files(version)
+        ruleset = syscalls.landlock_create_ruleset(self.attributes(version))
+        for paths, rights in ((self.read, READ), (self.write, WRITE), (self.devices, DEVICES)):
+            for path in paths:
+                _allow(ruleset, path, rights & files)
+        return ruleset
 
     def attributes(self, version: int) -> bytes:
         """`struct landlock_ruleset_attr`: the kinds of access that need a rule, as far as the version knows them."""

@@ -8,6 +8,7 @@ import itertools
 import os
 import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
@@ -26,7 +27,8 @@ from dataproc.settings import MiB, Settings
 
 BOOT = f"import sys; sys.path.insert(0, {view.LIBRARY!r}); from dataproc.engine.zygote import main; main()"
 BARE_BOOT = "from dataproc.engine.zygote import main; main()"
-ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/work", "TMPDIR": "/tmp"}  # noqa: S108
+HOMES = ("HOME", "TMPDIR", "MPLCONFIGDIR", "XDG_CACHE_HOME")  # all are the work directory
+ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "MPLBACKEND": "agg"}
 FRAME_ROOM = 1 * MiB  # of a worker's frame beside the result: messages, traceback
 LONGEST_PAUSE = 30.0  # seconds between tries to start a zygote that keeps dying
 
@@ -176,7 +178,7 @@ class LocalEngine:
         zygote.kill_by = self._kill_zygote
         shown = self._view(generation, network)
         message = {
-            "op": "zygote", "id": zygote.number, "env": ENVIRONMENT, "uid": self.uid, "network": network,
+            "op": "zygote", "id": zygote.number, "env": ENVIRONMENT | dict.fromkeys(HOMES, PLACES["work"] if self.namespaces else tempfile.gettempdir()), "uid": self.uid, "network": network,
             "argv": [shown.executable, "-I", "-c", BOOT if self.namespaces else BARE_BOOT],
             "binds": shown.binds, "links": shown.links, "texts": shown.texts, "tmp": self.settings.worker_tmp,
         }  # fmt: skip

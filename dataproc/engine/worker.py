@@ -25,6 +25,7 @@ from dataproc.runs import Cancelled, Completed, Crashed, Failed, Outcome, TimedO
 CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: unix(7), SCM_CREDENTIALS
 WIDE_PIPE = 2**20
 DRAIN_PAUSE = 0.005  # seconds between looks at output that is only counted: a flood waits, the server does not
+READS = 16  # of output, before others get their turn
 LAST_WORDS = 2.0  # seconds for a death to be reported after the socket closed, or after SIGKILL
 
 
@@ -65,6 +66,7 @@ class Worker:
         self.layers: tuple[str, ...] = ()
         self._loop = asyncio.get_running_loop()
         self._log: int | None = log
+        self._spent = False  # libraries in it count on processes that were ended with its last run
         self._decoder = frames.Decoder(limit)
         self._ending: Outcome | None = None  # decided by us while the process is being ended
         self._task: Task | None = None
@@ -83,7 +85,7 @@ class Worker:
     @property
     def alive(self) -> bool:
         """Whether it can take a run."""
-        return not self.gone.done() and self._ending is None and self._transport is not None
+        return not (self.gone.done() or self._spent or self._ending is not None or self._transport is None)
 
     def _hello(self) -> None:
         """The first frame, which comes with the kernel's word for who sent it."""
@@ -212,6 +214,8 @@ class Worker:
                 self._done.set_result(self._ending or outcome_of(message, self._task))
                 if self._ending is not None:
                     self.kill()
+        elif "spent" in message:
+            self._spent = True
         elif "progress" in message:
             return  # kept with the record when runs are watched
         elif self._answer is not None and not self._answer.done():
@@ -234,15 +238,17 @@ class Worker:
         if self._log is None:
             return
         try:
-            while data := os.read(self._log, WIDE_PIPE):
+            for _ in range(READS):
+                if not (data := os.read(self._log, WIDE_PIPE)):
+                    self._loop.remove_reader(self._log)  # every writer has gone
+                    return
                 if self._task is not None:
                     self._task.output.write(data)
-                    if self._task.output.full:
-                        self._flooded()
-                        return
+                if self._task is None or self._task.output.full:
+                    self._flooded()
+                    return
         except BlockingIOError:
             return
-        self._loop.remove_reader(self._log)  # every writer has gone
 
     def _flooded(self) -> None:
         """What comes now is only counted: look from time to time instead of at every byte."""

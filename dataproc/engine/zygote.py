@@ -62,8 +62,10 @@ class Zygote:
             sys_.no_new_privileges()
             seccomp.install(seccomp.filter_bytes("zygote", self.walls.network))
             seccomp.filter_bytes("worker", self.walls.network)  # assembled once: every fork inherits it
+        os.umask(0o022)
         if self.preload:
             self.code.load()
+            child.rehearse(self.walls)
             gc.collect()
             gc.freeze()  # what is shared with the workers is not touched by their collector
         self.poll = select.poll()
