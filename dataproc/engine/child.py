@@ -255,15 +255,13 @@ def end_others() -> bool:
         return False
     if os.getpid() == 2:  # a PID namespace of our own: -1 is everybody in it but us and its process 1
         os.kill(-1, signal.SIGKILL)
-    while True:
-        try:
-            for pid in children():
+    # Waited for by name: a thread of this process may start another one while we wait for any.
+    while left := children():
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
                 os.kill(pid, signal.SIGKILL)
-            os.waitpid(-1, 0)
-        except ProcessLookupError:
-            continue
-        except ChildProcessError:
-            return True
+                os.waitpid(pid, 0)
+    return True
 
 
 def children() -> list[int]:
