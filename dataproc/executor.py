@@ -13,7 +13,7 @@ from dataproc.access.scopes import require_exec
 from dataproc.admission import Admission
 from dataproc.clock import Clock
 from dataproc.database.runs import RunStore
-from dataproc.engine.local import Demand, Profile
+from dataproc.engine.launch import Demand, Profile
 from dataproc.engine.output import Output
 from dataproc.engine.pool import WorkerPool
 from dataproc.engine.worker import Task, Worker

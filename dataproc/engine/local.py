@@ -8,47 +8,23 @@ import itertools
 import os
 import shutil
 import socket
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dataproc.engine import landlock, seccomp, view
-from dataproc.engine.bounds import Limits
-from dataproc.engine.confine import PLACES, Walls
 from dataproc.engine.keeping import KeeperGoneError, KeeperProcess
+from dataproc.engine.launch import Demand, Ground, Profile
 from dataproc.engine.worker import Worker
 from dataproc.engine.zygotes import ZygoteProcess
 from dataproc.errors import ExecCrashed, StorageUnavailable
 from dataproc.module import Generation, ModuleBroken
+from dataproc.runs import Crashed
 from dataproc.settings import MiB, Settings
 
-BOOT = f"import sys; sys.path.insert(0, {view.LIBRARY!r}); from dataproc.engine.zygote import main; main()"
-BARE_BOOT = "from dataproc.engine.zygote import main; main()"
-HOMES = ("HOME", "TMPDIR", "MPLCONFIGDIR", "XDG_CACHE_HOME")  # all are the work directory
-ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "MPLBACKEND": "agg"}
 FRAME_ROOM = 1 * MiB  # of a worker's frame beside the result: messages, traceback
 LONGEST_PAUSE = 30.0  # seconds between tries to start a zygote that keeps dying
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """What a worker may use; one worker has one profile, since confinement can only be tightened."""
-
-    memory: int
-    processes: int
-    network: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """Whose worker: a session (None to describe a module), a module's generation, a profile."""
-
-    session: str | None
-    generation: Generation
-    profile: Profile
 
 
 Folders = Callable[[], Awaitable[dict[str, Path]]]
@@ -73,8 +49,9 @@ class LocalEngine:
         self._keeper: KeeperProcess | None = None
         self._keeping = asyncio.Lock()
         self._cleaning: set[asyncio.Task[None]] = set()
-        self.namespaces = settings.sandbox != "off"
-        self.uid = settings.worker_uid if os.geteuid() == 0 and self.namespaces else None  # off: as the server
+        walled = settings.sandbox != "off"
+        uid = settings.worker_uid if os.geteuid() == 0 and walled else None  # off: as the server
+        self.ground = Ground(settings, namespaces=walled, uid=uid)
 
     # -- the keeper ---------------------------------------------------------------------------------------------
 
@@ -84,16 +61,20 @@ class LocalEngine:
         await asyncio.to_thread(shutil.rmtree, self._work, ignore_errors=True)
         self._work.mkdir(parents=True, exist_ok=True)
         keeper = await self._kept()
-        if self.namespaces and not keeper.namespaces:
-            self.namespaces, self.missing = False, keeper.why
+        if self.ground.namespaces and not keeper.namespaces:
+            self._do_without(keeper.why)
         try:
             self.layers = await self._try_walls()
         except (OSError, ExecCrashed) as error:
-            if not self.namespaces:
+            if not self.ground.namespaces:
                 raise
-            self.namespaces, self.missing = False, str(error)
+            self._do_without(str(error))
             await self._drop_keeper()
+            self._failures.clear()
             self.layers = await self._try_walls()
+
+    def _do_without(self, why: str) -> None:
+        self.ground, self.missing = replace(self.ground, namespaces=False), why
 
     async def _try_walls(self) -> tuple[str, ...]:
         nothing = Generation("none", "", "folder", "")
@@ -110,7 +91,7 @@ class LocalEngine:
         async with self._keeping:
             if self._keeper is None:
                 keeper = KeeperProcess(self._event)
-                await keeper.start(namespaces=self.namespaces)
+                await keeper.start(namespaces=self.ground.namespaces)
                 self._keeper = keeper
             return self._keeper
 
@@ -176,51 +157,19 @@ class LocalEngine:
         log, log_end = os.pipe()
         zygote = ZygoteProcess(next(self._numbers), control, log)
         zygote.kill_by = self._kill_zygote
-        shown = self._view(generation, network)
-        message = {
-            "op": "zygote", "id": zygote.number, "env": ENVIRONMENT | dict.fromkeys(HOMES, PLACES["work"] if self.namespaces else tempfile.gettempdir()), "uid": self.uid, "network": network,
-            "argv": [shown.executable, "-I", "-c", BOOT if self.namespaces else BARE_BOOT],
-            "binds": shown.binds, "links": shown.links, "texts": shown.texts, "tmp": self.settings.worker_tmp,
-        }  # fmt: skip
         try:
-            await keeper.ask(message, [other.fileno(), log_end])
+            await keeper.ask(self.ground.zygote(zygote.number, generation, network), [other.fileno(), log_end])
         except OSError as error:
             zygote.ended(9)
             raise ExecCrashed(f"the process of module {generation.module} cannot be started: {error}") from error
         finally:
             other.close()
             os.close(log_end)
-        zygote.tell(self._configuration(generation, network))
+        zygote.tell(self.ground.configuration(generation, network, preload=self._preloads(generation)))
         return zygote
 
-    def _view(self, generation: Generation, network: bool) -> view.View:
-        interpreter = generation.interpreter or view.default_interpreter()
-        if not self.namespaces:
-            return view.View([], executable=interpreter)
-        code = Path(generation.location) if generation.kind == "folder" and generation.location else None
-        uid = self.uid if self.uid is not None else os.geteuid()
-        return view.system_view(code=code, interpreter=interpreter, uid=uid, network=network)
-
-    def _configuration(self, generation: Generation, network: bool) -> dict[str, Any]:
-        on = self.settings.sandbox != "off"
-        location = generation.location
-        if generation.kind == "folder" and self.namespaces:
-            location = "/module"
-        read = () if self.namespaces else (str(Path(__file__).parent.parent), location)
-        walls = Walls(
-            self.namespaces, on and landlock.abi() >= landlock.OLDEST, on and seccomp.available(), network,
-            self.settings.worker_tmp, read,
-        )  # fmt: skip
-        source = {"kind": generation.kind, "location": location, "name": generation.module}
-        preload = self.preloads(generation)
-        known = source if generation.location else None
-        return {"module": known, "preload": preload, "spares": 1 if preload else 0, "walls": asdict(walls)}
-
-    def preloads(self, generation: Generation) -> bool:
-        """Whether its zygote imports the module: not for modules that cannot be forked, nor where only Landlock
-        stands, which has to be in force before the first line of a module and then fits one session alone."""
-        walled = self.namespaces or self.settings.sandbox == "off"
-        return walled and generation.digest not in self._no_fork and bool(generation.location)
+    def _preloads(self, generation: Generation) -> bool:
+        return generation.fork and generation.digest not in self._no_fork and self.ground.preloads(generation)
 
     def _kill_zygote(self, number: int) -> None:
         if self._keeper is not None:
@@ -231,7 +180,7 @@ class LocalEngine:
         """What the module says of itself. Raises ModuleBroken with the reason where it cannot be imported."""
         timeout = self.settings.import_timeout
         try:
-            if self.preloads(generation):
+            if self._preloads(generation):
                 zygote = await self.zygote(generation, network=False)
                 told = await zygote.describe(timeout)
             else:
@@ -243,7 +192,7 @@ class LocalEngine:
             await self.retire(generation)
             raise ModuleBroken(str(told["broken"]))
         description = dict(told["description"])
-        if description.get("fork") is False and self.preloads(generation):
+        if description.get("fork") is False and self._preloads(generation):
             self._no_fork.add(generation.digest)
             await self.retire(generation)
         return description
@@ -286,8 +235,8 @@ class LocalEngine:
         worker.gone.add_done_callback(lambda _: self._worker_gone(number))
         try:
             self._make_work(paths["work"])
-            message = self._spawn_message(demand, paths)
-            if self.namespaces:
+            message = self.ground.worker(demand, paths)
+            if self.ground.namespaces:
                 keeper = await self._kept()
                 trees = await keeper.ask({"op": "mounts", "paths": [str(paths[name]) for name in message["trees"]]})
             zygote.spawn(worker, message, [other.fileno(), log_end, *trees])
@@ -304,34 +253,22 @@ class LocalEngine:
         try:
             pid = await asyncio.wait_for(asyncio.shield(worker.ready), self.settings.import_timeout)
         except (ChildProcessError, TimeoutError) as error:
-            worker.kill()
+            worker.end(Crashed(reason="it did not come up"), at_once=True)
             words = worker.owner.last_words[-2000:] if isinstance(worker.owner, ZygoteProcess) else ""
             text = f"a process for module {demand.generation.module} did not come up: {worker.reason or error}"
             raise ExecCrashed(text, **({"output": words} if words else {})) from error
         self._failures.pop((demand.generation, demand.profile.network), None)
-        if self.namespaces and self._keeper is not None:
+        if self.ground.namespaces and self._keeper is not None:
             with contextlib.suppress(OSError):
                 inode = os.stat(f"/proc/{pid}/ns/pid").st_ino
                 watch = {"op": "watch", "worker": worker.number, "pid_namespace": inode}
                 self._keeper.tell({**watch, "memory": demand.profile.memory})
         return worker
 
-    def _spawn_message(self, demand: Demand, paths: dict[str, Path]) -> dict[str, Any]:
-        profile, settings = demand.profile, self.settings
-        processes = profile.processes if self.namespaces else 2**20  # elsewhere the uid is shared with others
-        limits = Limits(profile.memory, processes, settings.worker_open_files, settings.worker_file_size)
-        return {
-            "session": demand.session or "",
-            "limits": asdict(limits),
-            "trees": sorted(paths) if self.namespaces else [],
-            "places": {name: PLACES[name] if self.namespaces else str(path) for name, path in paths.items()},
-            "result_limit": settings.result_limit, "result_max": settings.result_max,
-        }  # fmt: skip
-
     def _make_work(self, path: Path) -> None:
         path.mkdir(mode=0o700)
-        if self.uid is not None:
-            os.chown(path, self.uid, self.uid)
+        if self.ground.uid is not None:
+            os.chown(path, self.ground.uid, self.ground.uid)
 
     def _worker_gone(self, number: int) -> None:
         self.workers.pop(number, None)

@@ -8,7 +8,8 @@ import time
 from collections import OrderedDict, defaultdict
 
 from dataproc.engine.bounds import tree_memory
-from dataproc.engine.local import Demand, Folders, LocalEngine
+from dataproc.engine.launch import Demand
+from dataproc.engine.local import Folders, LocalEngine
 from dataproc.engine.worker import Worker
 from dataproc.module.generation import Generation
 from dataproc.settings import Settings
