@@ -14,6 +14,7 @@ from sqlalchemy import (
     Column,
     ForeignKey,
     Index,
+    Integer,
     LargeBinary,
     MetaData,
     String,
@@ -65,6 +66,9 @@ sessions = Table(
     Column("idle_expires_at", BigInteger),  # the idle clock, moved by activity
     Column("ended_at", BigInteger),  # since when it takes no calls: set when it begins to close
     Column("one_shot_of", Text),  # the node whose call it ends with
+    Column("extensions", Integer, nullable=False, server_default=text("0")),  # how often its life was extended
+    Column("ended_by", Text),  # who ended it
+    Column("kept_until", BigInteger),  # how long its files can be restored; 0 while they are being deleted
 )
 _OPEN = text("state = 'open' AND name IS NOT NULL")
 Index(
@@ -73,7 +77,11 @@ Index(
 Index("ix_sessions_expiry", sessions.c.state, sessions.c.expires_at)
 Index("ix_sessions_idleness", sessions.c.state, sessions.c.idle_expires_at)
 Index("ix_sessions_ending", sessions.c.state, sessions.c.ended_at)
-Index("ix_sessions_owner", sessions.c.key_id, sessions.c.state, sessions.c.created_at)
+Index("ix_sessions_owner", sessions.c.key_id, sessions.c.state, sessions.c.created_at, sessions.c.id)
+Index("ix_sessions_newest", sessions.c.key_id, sessions.c.created_at, sessions.c.id)
+Index("ix_sessions_created", sessions.c.created_at, sessions.c.id)
+_KEPT = text("kept_until IS NOT NULL")
+Index("ix_sessions_kept", sessions.c.kept_until, sqlite_where=_KEPT, postgresql_where=_KEPT)
 
 tokens = Table(
     "tokens",
@@ -92,29 +100,89 @@ tokens = Table(
 runs = Table(
     "runs",
     metadata,
-    Column("id", String(40), primary_key=True),
+    Column("id", String(40), primary_key=True),  # begins with the time: the order of ids is that of the runs
     # no foreign keys: a record outlives its session's tombstone
     Column("key_id", String(160), nullable=False),
     Column("session_id", String(160), nullable=False),
     Column("module", Text, nullable=False),
     Column("module_version", Text, nullable=False),
     Column("method", Text, nullable=False),
-    Column("params", Text, nullable=False),
-    Column("input", Text, nullable=False),
-    Column("output", Text, nullable=False),
+    # JSON; NULL where there is nothing to write
+    Column("params", Text),
+    Column("input", Text),
+    Column("output", Text),
     Column("status", String(16), nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("started_at", BigInteger),
     Column("ended_at", BigInteger),
-    Column("result", Text, nullable=False),
+    Column("result", Text),
     Column("error", Text),
+    Column("messages", Text),
+    Column("progress", Text),
+    Column("changes", Text),
     Column("log_bytes", BigInteger, nullable=False),
+    Column("cpu_time", BigInteger),
+    Column("peak_memory", BigInteger),
+    Column("bytes_read", BigInteger),
+    Column("bytes_written", BigInteger),
     Column("node", Text, nullable=False),
+    Column("attempt", BigInteger, nullable=False),
+    Column("timeout", BigInteger),  # what its caller asked for
+    Column("submitted", BigInteger, nullable=False),  # 1: it runs whether or not somebody waits for it
+    Column("closes", BigInteger, nullable=False),  # 1: its session is still to be ended after it
+    Column("request_id", Text),
 )
 _UNFINISHED = text("status IN ('queued', 'running')")
+_CLOSES = text("closes = 1")
+NOT_COMPLETED = "status <> 'completed'"  # as a statement has to say it for the small indexes to be used
+_UNUSUAL = text(NOT_COMPLETED)
 Index("ix_runs_unfinished", runs.c.node, sqlite_where=_UNFINISHED, postgresql_where=_UNFINISHED)
-Index("ix_runs_session", runs.c.session_id, runs.c.created_at)
-Index("ix_runs_ended_at", runs.c.ended_at)
+Index("ix_runs_closes", runs.c.node, sqlite_where=_CLOSES, postgresql_where=_CLOSES)
+Index("ix_runs_session", runs.c.session_id, runs.c.id)
+Index("ix_runs_key", runs.c.key_id, runs.c.id)
+Index(
+    "ix_runs_session_unusual", runs.c.session_id, runs.c.status, runs.c.id,
+    sqlite_where=_UNUSUAL, postgresql_where=_UNUSUAL,
+)  # fmt: skip
+Index(
+    "ix_runs_key_unusual", runs.c.key_id, runs.c.status, runs.c.id,
+    sqlite_where=_UNUSUAL, postgresql_where=_UNUSUAL,
+)  # fmt: skip
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("scope", String(200), primary_key=True),  # a session, or the key of a caller without a token
+    Column("name", String(255), primary_key=True),
+    Column("digest", LargeBinary(32), nullable=False),  # of the call's arguments
+    Column("run_id", String(40), nullable=False),
+    Column("created_at", BigInteger, nullable=False, index=True),
+)
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("beat_at", BigInteger, nullable=False),  # when it was last known to live
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    # no foreign keys: what was done outlives what it was done to
+    Column("at", BigInteger, nullable=False),
+    Column("event", String(40), nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("key_id", String(160)),
+    Column("session_id", String(160)),
+    Column("client", Text),
+    Column("request_id", Text),
+    Column("details", Text, nullable=False),
+)
+Index("ix_audit_at", audit.c.at)
+Index("ix_audit_key", audit.c.key_id, audit.c.id)
+Index("ix_audit_session", audit.c.session_id, audit.c.id)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

@@ -1,4 +1,4 @@
-"""The tables of sessions: keys, tokens, sessions, runs."""
+"""The tables of sessions: keys, tokens, sessions, runs, and what is kept beside runs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,31 @@ down_revision = None
 
 def upgrade() -> None:
     """Apply."""
+    _audit()
     _keys()
     _runs()
+    _run_keeping()
     _sessions()
     _tokens()
+
+
+def _audit() -> None:
+    op.create_table(
+        "audit",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("event", sa.String(length=40), nullable=False),
+        sa.Column("actor", sa.Text(), nullable=False),
+        sa.Column("key_id", sa.String(length=160)),
+        sa.Column("session_id", sa.String(length=160)),
+        sa.Column("client", sa.Text()),
+        sa.Column("request_id", sa.Text()),
+        sa.Column("details", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_audit"),
+    )
+    op.create_index("ix_audit_at", "audit", ["at"])
+    op.create_index("ix_audit_key", "audit", ["key_id", "id"])
+    op.create_index("ix_audit_session", "audit", ["session_id", "id"])
 
 
 def _keys() -> None:
@@ -51,28 +72,49 @@ def _runs() -> None:
         sa.Column("module", sa.Text(), nullable=False),
         sa.Column("module_version", sa.Text(), nullable=False),
         sa.Column("method", sa.Text(), nullable=False),
-        sa.Column("params", sa.Text(), nullable=False),
-        sa.Column("input", sa.Text(), nullable=False),
-        sa.Column("output", sa.Text(), nullable=False),
+        *[sa.Column(name, sa.Text()) for name in ("params", "input", "output")],
         sa.Column("status", sa.String(length=16), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.Column("started_at", sa.BigInteger()),
-        sa.Column("ended_at", sa.BigInteger()),
-        sa.Column("result", sa.Text(), nullable=False),
-        sa.Column("error", sa.Text()),
+        *[sa.Column(name, sa.BigInteger()) for name in ("started_at", "ended_at")],
+        *[sa.Column(name, sa.Text()) for name in ("result", "error", "messages", "progress", "changes")],
         sa.Column("log_bytes", sa.BigInteger(), nullable=False),
+        *[sa.Column(name, sa.BigInteger()) for name in ("cpu_time", "peak_memory", "bytes_read", "bytes_written")],
         sa.Column("node", sa.Text(), nullable=False),
+        sa.Column("attempt", sa.BigInteger(), nullable=False),
+        sa.Column("timeout", sa.BigInteger()),
+        *[sa.Column(name, sa.BigInteger(), nullable=False) for name in ("submitted", "closes")],
+        sa.Column("request_id", sa.Text()),
         sa.PrimaryKeyConstraint("id", name="pk_runs"),
     )
-    op.create_index("ix_runs_ended_at", "runs", ["ended_at"])
-    op.create_index("ix_runs_session", "runs", ["session_id", "created_at"])
-    op.create_index(
-        "ix_runs_unfinished",
-        "runs",
-        ["node"],
-        unique=False,
-        sqlite_where=sa.text("status IN ('queued', 'running')"),
-        postgresql_where=sa.text("status IN ('queued', 'running')"),
+    op.create_index("ix_runs_session", "runs", ["session_id", "id"])
+    op.create_index("ix_runs_key", "runs", ["key_id", "id"])
+    for name, columns, where in (
+        ("ix_runs_unfinished", ["node"], "status IN ('queued', 'running')"),
+        ("ix_runs_closes", ["node"], "closes = 1"),
+        ("ix_runs_session_unusual", ["session_id", "status", "id"], "status <> 'completed'"),
+        ("ix_runs_key_unusual", ["key_id", "status", "id"], "status <> 'completed'"),
+    ):
+        op.create_index(
+            name, "runs", columns, unique=False, sqlite_where=sa.text(where), postgresql_where=sa.text(where)
+        )
+
+
+def _run_keeping() -> None:
+    op.create_table(
+        "idempotency_keys",
+        sa.Column("scope", sa.String(length=200), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("digest", sa.LargeBinary(length=32), nullable=False),
+        sa.Column("run_id", sa.String(length=40), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("scope", "name", name="pk_idempotency_keys"),
+    )
+    op.create_index("ix_idempotency_keys_created_at", "idempotency_keys", ["created_at"])
+    op.create_table(
+        "nodes",
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("beat_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name="pk_nodes"),
     )
 
 
@@ -91,12 +133,25 @@ def _sessions() -> None:
         sa.Column("idle_expires_at", sa.BigInteger()),
         sa.Column("ended_at", sa.BigInteger()),
         sa.Column("one_shot_of", sa.Text()),
+        sa.Column("extensions", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("ended_by", sa.Text()),
+        sa.Column("kept_until", sa.BigInteger()),
         sa.PrimaryKeyConstraint("id", name="pk_sessions"),
     )
     op.create_index("ix_sessions_ending", "sessions", ["state", "ended_at"])
     op.create_index("ix_sessions_expiry", "sessions", ["state", "expires_at"])
     op.create_index("ix_sessions_idleness", "sessions", ["state", "idle_expires_at"])
-    op.create_index("ix_sessions_owner", "sessions", ["key_id", "state", "created_at"])
+    op.create_index("ix_sessions_created", "sessions", ["created_at", "id"])
+    op.create_index(
+        "ix_sessions_kept",
+        "sessions",
+        ["kept_until"],
+        unique=False,
+        sqlite_where=sa.text("kept_until IS NOT NULL"),
+        postgresql_where=sa.text("kept_until IS NOT NULL"),
+    )
+    op.create_index("ix_sessions_newest", "sessions", ["key_id", "created_at", "id"])
+    op.create_index("ix_sessions_owner", "sessions", ["key_id", "state", "created_at", "id"])
     op.create_index(
         "uq_sessions_open_name",
         "sessions",
