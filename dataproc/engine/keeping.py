@@ -101,6 +101,8 @@ class KeeperProcess:
             if not answer.done():
                 answer.set_exception(lost)
         self._waiting.clear()
+        self._socket.close()
+        self._reaping = self._loop.create_task(self._reap())
         self._on_event({"event": "gone"})
 
     async def stop(self) -> None:
@@ -108,6 +110,9 @@ class KeeperProcess:
         self._on_event = lambda event: None
         self._loop.remove_reader(self._socket)
         self._socket.close()
+        await self._reap()
+
+    async def _reap(self) -> None:
         try:
             await asyncio.wait_for(asyncio.to_thread(self._process.wait), 10)
         except TimeoutError:

@@ -1,7 +1,7 @@
 """The keeper's eye on workers: memory of each worker's whole tree, and processes that should not be there.
 
 A worker's tree is its PID namespace, which no process can leave. Standard library only.
-Facts: proc_pid_statm(5).
+Facts: proc_pid_stat(5).
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 
 from dataproc.engine import bounds
 
-PAGE = os.sysconf("SC_PAGE_SIZE")
 FAST, SLOW = 0.1, 0.5  # seconds between looks: while a tree grows, and while none does
 OWN = 2  # the namespace's process 1 and the worker
 
@@ -26,6 +25,7 @@ class Watched:
     worker: int
     memory: int
     pids: list[int] = field(default_factory=list)
+    pulse: tuple[int, int] = (0, 0)
     used: int = 0
     told: bool = False
 
@@ -71,15 +71,21 @@ class Watch:
                     found.pids.append(int(name))
 
     def _judge(self, tree: Watched) -> list[dict[str, Any]]:
-        before, tree.used = tree.used, sum(resident(pid) for pid in tree.pids)
-        self._growing |= tree.used > before + 2**20
-        if tree.used > tree.memory and (held := bounds.tree_memory(tree.pids)) > tree.memory:
+        before, tree.pulse = tree.pulse, pulse(tree.pids)
+        if tree.pulse != before and (held := self._held(tree)) > tree.memory:
             for pid in tree.pids:
                 kill(pid)
             told, tree.told = tree.told, True
             return [] if told else [{"event": "memory", "worker": tree.worker, "used": held, "limit": tree.memory}]
         extra = len(tree.pids) - OWN
         return [{"event": "company", "worker": tree.worker, "extra": extra}] if extra > 0 else []
+
+    def _held(self, tree: Watched) -> int:
+        before, tree.used = tree.used, bounds.tree_memory(tree.pids, tree.memory)
+        if bounds.machine_shared_memory() > tree.memory // 2:  # only then can a tree have hidden as much
+            tree.used += bounds.unmapped_memory(tree.pids)
+        self._growing |= tree.used > before + 2**20
+        return tree.used
 
 
 def namespace_of(pid: int) -> int:
@@ -90,13 +96,18 @@ def namespace_of(pid: int) -> int:
         return 0
 
 
-def resident(pid: int) -> int:
-    """Bytes that a process has in memory, shared ones too: a bound from above at 10 microseconds."""
-    try:
-        with open(f"/proc/{pid}/statm", "rb", buffering=0) as file:
-            return int(file.read().split()[1]) * PAGE
-    except (OSError, IndexError):
-        return 0
+def pulse(pids: list[int]) -> tuple[int, int]:
+    """Ticks of processor time and pages of memory of these processes; a tree where neither changed holds no more."""
+    ticks = pages = 0
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:
+            continue
+        ticks += int(fields[11]) + int(fields[12])
+        pages += int(fields[21])
+    return ticks, pages
 
 
 def kill(pid: int) -> None:
