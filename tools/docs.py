@@ -103,7 +103,8 @@ def settings() -> str:
 
 def errors() -> str:
     """docs/errors.md."""
-    kinds = sorted(DataprocError.__subclasses__(), key=lambda kind: (kind.code > -32600, -kind.code))
+    told = [kind for kind in DataprocError.__subclasses__() if kind.__module__ == DataprocError.__module__]
+    kinds = sorted(told, key=lambda kind: (kind.code > -32600, -kind.code))
     rows = (
         (
             f"`{kind.code}`",

@@ -11,7 +11,8 @@ from dataproc.errors import DataprocError as ServersError
 
 def test_mirror_the_server() -> None:
     """The clients have a class of the same name, code and retryability for every error of the server."""
-    servers = {(kind.__name__, kind.code, kind.name, kind.retryable) for kind in ServersError.__subclasses__()}
+    told = [kind for kind in ServersError.__subclasses__() if kind.__module__ == ServersError.__module__]
+    servers = {(kind.__name__, kind.code, kind.name, kind.retryable) for kind in told}
     assert {(kind.__name__, kind.code, kind.name, kind.retryable) for kind in errors.ANSWERED} == servers
 
 
