@@ -27,6 +27,7 @@ from dataproc.storage import Workspaces, open_workspaces
 from dataproc.telemetry import METRICS
 
 MOST_NODES = 64  # servers of one machine on one node folder
+NODE_SILENCE = 30.0  # seconds after which a server that is not heard counts as dead
 log = structlog.get_logger(__name__)
 
 
@@ -53,7 +54,7 @@ class System:
     async def start(self) -> None:
         """Clean up after an earlier life, put up the walls, and begin to work."""
         await self.workspaces.sweep()
-        interrupted = await self.runs.interrupt_running(self.node.name)
+        interrupted = len(await self.runs.interrupt(await self.runs.orphans(self.node.name, NODE_SILENCE)))
         await self.engine.start()
         settle(self.settings, self.engine)
         await self.registry.start()

@@ -93,6 +93,11 @@ class WasInterrupted:
 Outcome = Completed | Failed | Crashed | TimedOut | Cancelled | WasInterrupted
 
 
+def told_of(error: DataprocError) -> dict[str, Any]:
+    """An error as a record keeps it."""
+    return {"code": error.code, "message": error.message, "data": error.members()}
+
+
 def error_of(outcome: Outcome) -> DataprocError | None:
     """What the caller is told, or None for a run that completed."""
     match outcome:
@@ -121,8 +126,26 @@ def error_of(outcome: Outcome) -> DataprocError | None:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What a run used, as its worker tells: a hint, since the worker runs the module's code.
+
+    cpu_time: seconds, of children that ended too. peak_memory: bytes, the worker process's most in its life so far.
+    bytes_read, bytes_written: what reached the disk; the page cache hides the rest.
+    """
+
+    cpu_time: float
+    peak_memory: int
+    bytes_read: int
+    bytes_written: int
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
-    """The durable record of one call. Times are aware UTC, durations seconds."""
+    """The durable record of one call. Times are aware UTC, durations seconds.
+
+    timeout: what the caller asked for. submitted: it runs whether or not somebody waits. closes: its session is to be
+    ended after it. progress, changes: as they are shown. attempt: counts from 1.
+    """
 
     id: str
     key: str
@@ -139,8 +162,17 @@ class Run:
     ended_at: datetime | None = None
     result: Json = None
     error: dict[str, Any] | None = None
+    messages: tuple[str, ...] = ()
+    progress: dict[str, Any] | None = None
+    changes: dict[str, Any] | None = None
+    usage: Usage | None = None
     log_bytes: int = 0
     node: str = ""
+    attempt: int = 1
+    timeout: float | None = None
+    submitted: bool = False
+    closes: bool = False
+    request_id: str = ""
 
     def evolve(self, status: RunStatus | None = None, **changes: Any) -> Run:
         """The record after a step; a transition that is not in `NEXT` is a fault of ours."""
@@ -149,3 +181,7 @@ class Run:
                 raise ValueError(f"a run cannot go from {self.status} to {status}")
             changes["status"] = status
         return replace(self, **changes)
+
+    def requeued(self, node: str) -> Run:
+        """The record of a run that is taken up again from the start, by that node."""
+        return replace(self, node=node, status=RunStatus.QUEUED, started_at=None)

@@ -42,14 +42,58 @@ class Principal:
     session: str | None = None
     token: str | None = None
 
+    @property
+    def name(self) -> str:
+        """Who it is, in tombstones and the audit log: `key:<id>`, `token:<id>` or `gateway:<id>`."""
+        return f"token:{self.token}" if self.token is not None else f"{self.via}:{self.key}"
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who does something to keys, tokens and sessions, and where from, for tombstones and the audit log.
+
+    name: a principal's name, `operator:<user>` of the command line, or `server`. client: address of the caller.
+    """
+
+    name: str
+    client: str | None = None
+    request_id: str | None = None
+
+
+SERVER = Actor("server")
+
 
 _VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))  # the two bits that tell the layout
 
 
+_last_id = (0, 0)
+_STEADY = 86_400_000  # milliseconds: a clock that falls further back is followed
+
+
 def new_id() -> str:
-    """A UUID of version 7 (RFC 9562): ids made one after the other sort so, and neighbours lie together in an index."""
-    digits = f"{time.time_ns() // 1_000_000:012x}7{os.urandom(10).hex()}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{_VARIANT[digits[16]]}{digits[17:20]}-{digits[20:32]}"
+    """A UUID of version 7 (RFC 9562): ids sort by the time they were made at, and neighbours lie together in an index.
+
+    Those of one process sort as they were made, also within a millisecond, which twelve bits count on,
+    and where the wall clock jumps back.
+    """
+    global _last_id
+    milliseconds, count = time.time_ns() // 1_000_000, 0
+    last, counted = _last_id
+    if milliseconds <= last < milliseconds + _STEADY:
+        milliseconds, count = last, counted + 1
+        if count == 4096:
+            milliseconds, count = last + 1, 0
+    _last_id = milliseconds, count
+    digits = os.urandom(8).hex()
+    time_part = f"{milliseconds:012x}"
+    return f"{time_part[:8]}-{time_part[8:]}-7{count:03x}-{_VARIANT[digits[0]]}{digits[1:4]}-{digits[4:]}"
+
+
+def first_id_of(moment: datetime) -> str:
+    """What no id that is made from that moment on sorts before."""
+    milliseconds = max(0, int(moment.timestamp() * 1000))
+    digits = f"{milliseconds:012x}"
+    return f"{digits[:8]}-{digits[8:]}-7"
 
 
 def rfc3339(moment: datetime) -> str:

@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import json
 from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Select, delete, or_, select, text, update
 
 from dataproc.database.core import Database
-from dataproc.database.tables import maybe_micros, maybe_moment, micros, moment, runs
+from dataproc.database.run_rows import insert_all, row_of, run_of, upsert
+from dataproc.database.tables import NOT_COMPLETED, micros, nodes, runs
 from dataproc.errors import NotFound
-from dataproc.runs import Run, RunStatus, WasInterrupted, error_of
+from dataproc.runs import Run, RunStatus, WasInterrupted, error_of, told_of
+from dataproc.types import first_id_of
 
 UNFINISHED = [status.value for status in RunStatus if not status.ended]
+_UNFINISHED = text("status IN ('queued', 'running')")  # as the index says it
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which runs a list shows: of a session or else a key, in these states, of a module, older than `before`."""
+
+    key: str | None = None
+    session: str | None = None
+    states: tuple[RunStatus, ...] = ()
+    module: str | None = None
+    before: str | None = None
 
 
 class RunStore:
@@ -23,21 +39,50 @@ class RunStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._pending: deque[Run] = deque()
+        self._late: dict[str, Run] = {}  # ends that the database did not take yet
         self._taken = True  # whether nothing is on its way to the writer that will take `_pending`
+        self._batches = self._settled = 0  # visits of the writer asked for, and those known to be committed
 
     async def record(self, run: Run) -> None:
         """Write a new record; durable when this returns."""
-        await self._database.write(lambda connection: connection.execute(insert(runs), [_row(run)]))
+        row = row_of(run)
+        await self._database.write(lambda connection: insert_all(connection, [row]))
+
+    async def begin(self, run: Run) -> None:
+        """Write that a recorded run has its worker; durable when this returns."""
+        assert run.started_at is not None
+        values = {"status": run.status.value, "started_at": micros(run.started_at), "attempt": run.attempt}
+        values |= {"node": run.node, "module_version": run.module_version}
+        step = update(runs).where(runs.c.id == run.id).values(values)
+        await self._database.write(lambda connection: connection.execute(step))
 
     async def finish(self, run: Run) -> None:
         """Write how a run stands, over its earlier record if it has one; durable when this returns."""
-        await self._database.write(lambda connection: _upsert(connection, _row(run)))
+        row = row_of(run)
+        await self._database.write(lambda connection: upsert(connection, row))
+
+    def finish_late(self, run: Run) -> None:
+        """The same as soon as the database answers again."""
+        self._late[run.id] = run
+
+        def write(connection: Connection) -> None:
+            upsert(connection, row_of(run))
+            if self._late.get(run.id) is run:
+                self._late.pop(run.id)
+
+        self._database.behind(write)
+
+    async def add_changes(self, run_id: str, changes: dict[str, Any]) -> None:
+        """Write the changes of a run that has ended, now that they are known better."""
+        step = update(runs).where(runs.c.id == run_id).values(changes=json.dumps(changes))
+        await self._database.write(lambda connection: connection.execute(step))
 
     def behind(self, run: Run) -> None:
         """Have the record of a run that has none yet written within a second. Costs the caller an append."""
         self._pending.append(run)
         if self._taken:
             self._taken = False
+            self._batches += 1
             self._database.behind(_Batch(self).write)
 
     def take(self) -> list[Run]:
@@ -45,28 +90,108 @@ class RunStore:
         self._taken = True  # before the runs: one that is appended later asks for a batch of its own
         return [self._pending.popleft() for _ in range(len(self._pending))]
 
+    async def settle(self) -> None:
+        """Have what was written behind committed now: whoever asks for runs wants to see the last one too."""
+        if (asked := self._batches) != self._settled:
+            await self._database.write(lambda connection: None)  # what lies behind is committed with it
+            self._settled = max(self._settled, asked)
+
     async def get(self, run_id: str) -> Run:
         """The record. Raises NotFound. The caller sees to it that it is the asker's own."""
+        if (late := self._late.get(run_id)) is not None:
+            return late
+        await self.settle()
         row = await self._database.read(
             lambda connection: connection.execute(select(runs).where(runs.c.id == run_id)).one_or_none()
         )
         if row is None:
             raise NotFound("no such run")
-        return _run(row)
+        return run_of(row)
 
-    async def interrupt_running(self, node: str) -> int:
-        """Judge the runs of this node that an earlier life of it left unfinished; for the start. Returns how many."""
-        now = micros(self._database.now())
-        changes = {"status": RunStatus.INTERRUPTED.value, "ended_at": now, "error": json.dumps(_interruption())}
-        unfinished = update(runs).where(runs.c.node == node, runs.c.status.in_(UNFINISHED)).values(changes)
-        return await self._database.write(lambda connection: connection.execute(unfinished).rowcount)
+    async def page(self, wanted: Wanted, limit: int) -> list[Run]:
+        """At most `limit` records, newest first, without params, results and changes."""
+        await self.settle()
+        query = _listing(wanted).limit(limit)
+        return await self._database.read(lambda connection: [run_of(row) for row in connection.execute(query)])
+
+    async def orphans(self, node: str, silent_for: float) -> list[Run]:
+        """Unfinished runs of this node, for its start, and of nodes that have not been heard for so many seconds."""
+        before = micros(self._database.now() - timedelta(seconds=silent_for))
+        alive = select(nodes.c.name).where(nodes.c.beat_at >= before)
+        dead = or_(runs.c.node == node, runs.c.node.not_in(alive))
+        query = select(runs).where(_UNFINISHED, dead).order_by(runs.c.id)
+        return await self._database.read(lambda connection: [run_of(row) for row in connection.execute(query)])
+
+    async def adopt(self, run: Run, node: str) -> Run | None:
+        """Make a submitted run of a dead node this node's, to be run; None where another was quicker."""
+        claim = update(runs).where(runs.c.id == run.id, runs.c.node == run.node, runs.c.status == run.status.value)
+        values = {"node": node, "status": RunStatus.QUEUED.value, "attempt": run.attempt, "started_at": None}
+        done = await self._database.write(lambda connection: connection.execute(claim.values(values)).rowcount)
+        return None if not done else run.requeued(node)
+
+    async def interrupt(self, found: Iterable[Run]) -> list[Run]:
+        """Judge runs that the end of their server left unfinished; those that nobody else judged before."""
+        now, judged = self._database.now(), list(found)
+        error = error_of(WasInterrupted())
+        assert error is not None
+        told = told_of(error)
+        values = {"status": RunStatus.INTERRUPTED.value, "ended_at": micros(now), "error": json.dumps(told)}
+
+        def work(connection: Connection) -> list[Run]:
+            done = []
+            for run in judged:
+                step = update(runs).where(runs.c.id == run.id, runs.c.node == run.node, _UNFINISHED).values(values)
+                if connection.execute(step).rowcount:
+                    done.append(run.evolve(RunStatus.INTERRUPTED, ended_at=now, error=told))
+            return done
+
+        return await self._database.write(work)
+
+    async def to_close(self, node: str) -> list[tuple[str, str]]:
+        """Run and session of ended runs of this node whose session was to end after them."""
+        due = select(runs.c.id, runs.c.session_id).where(
+            text("closes = 1"), runs.c.node == node, runs.c.status.not_in(UNFINISHED)
+        )
+        return await self._database.read(lambda connection: [(row[0], row[1]) for row in connection.execute(due)])
+
+    async def closed(self, run_id: str) -> None:
+        """The session of a run that was to be ended after it has been."""
+        step = update(runs).where(runs.c.id == run_id).values(closes=0)
+        await self._database.write(lambda connection: connection.execute(step))
 
     async def forget(self, older_than: float, limit: int) -> int:
         """Delete records of runs that ended so many seconds ago, at most `limit`; returns how many."""
-        before = micros(self._database.now() - timedelta(seconds=older_than))
-        old = select(runs.c.id).where(runs.c.ended_at < before).limit(limit)
+        before = self._database.now() - timedelta(seconds=older_than)
+        old = (
+            select(runs.c.id)
+            .where(runs.c.id < first_id_of(before), runs.c.ended_at < micros(before))
+            .order_by(runs.c.id)
+            .limit(limit)
+        )
         gone = delete(runs).where(runs.c.id.in_(old.scalar_subquery()))
         return await self._database.write(lambda connection: connection.execute(gone).rowcount)
+
+
+_HEAVY = frozenset({"params", "input", "output", "result", "changes", "messages"})
+_LIGHT = [column if column.name not in _HEAVY else text(f"NULL AS {column.name}") for column in runs.columns]
+
+
+def _listing(wanted: Wanted) -> Select[Any]:
+    query = select(*_LIGHT).select_from(runs).order_by(runs.c.id.desc())
+    if wanted.session is not None:
+        query = query.where(runs.c.session_id == wanted.session)
+    elif wanted.key is not None:
+        query = query.where(runs.c.key_id == wanted.key)
+    if wanted.module is not None:
+        query = query.where(runs.c.module == wanted.module)
+    if wanted.before is not None:
+        query = query.where(runs.c.id < wanted.before)
+    states = [state.value for state in wanted.states]
+    if states and RunStatus.COMPLETED not in wanted.states:
+        query = query.where(text(NOT_COMPLETED))
+    if states:
+        query = query.where(runs.c.status == states[0] if len(states) == 1 else runs.c.status.in_(states))
+    return query
 
 
 class _Batch:
@@ -74,65 +199,9 @@ class _Batch:
 
     def __init__(self, store: RunStore) -> None:
         self._store = store
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[tuple[Any, ...]] = []
 
     def write(self, connection: Connection) -> None:
-        self._rows.extend(_row(run) for run in self._store.take())
+        self._rows.extend(row_of(run) for run in self._store.take())
         if self._rows:
-            connection.execute(insert(runs), self._rows)
-
-
-def _interruption() -> dict[str, Any]:
-    error = error_of(WasInterrupted())
-    assert error is not None
-    return {"code": error.code, "message": error.message, "data": error.members()}
-
-
-def _upsert(connection: Connection, row: dict[str, Any]) -> None:
-    changed = connection.execute(update(runs).where(runs.c.id == row["id"]).values(row))
-    if not changed.rowcount:
-        connection.execute(insert(runs), [row])
-
-
-def _row(run: Run) -> dict[str, Any]:
-    return {
-        "id": run.id,
-        "key_id": run.key,
-        "session_id": run.session,
-        "module": run.module,
-        "module_version": run.module_version,
-        "method": run.method,
-        "params": json.dumps(run.params),
-        "input": json.dumps(run.input),
-        "output": json.dumps(run.output),
-        "status": run.status.value,
-        "created_at": micros(run.created_at),
-        "started_at": maybe_micros(run.started_at),
-        "ended_at": maybe_micros(run.ended_at),
-        "result": json.dumps(run.result),
-        "error": None if run.error is None else json.dumps(run.error),
-        "log_bytes": run.log_bytes,
-        "node": run.node,
-    }
-
-
-def _run(row: Row[Any]) -> Run:
-    return Run(
-        id=row.id,
-        key=row.key_id,
-        session=row.session_id,
-        module=row.module,
-        module_version=row.module_version,
-        method=row.method,
-        params=json.loads(row.params),
-        input=json.loads(row.input),
-        output=json.loads(row.output),
-        status=RunStatus(row.status),
-        created_at=moment(row.created_at),
-        started_at=maybe_moment(row.started_at),
-        ended_at=maybe_moment(row.ended_at),
-        result=json.loads(row.result),
-        error=None if row.error is None else json.loads(row.error),
-        log_bytes=row.log_bytes,
-        node=row.node,
-    )
+            insert_all(connection, self._rows)

@@ -20,9 +20,11 @@ from sqlalchemy.exc import IntegrityError
 import dataproc.database
 from dataproc.clock import ManualClock, SystemClock
 from dataproc.database import Database, NewerSchemaError, RunStore
+from dataproc.database.nodes import Nodes
 from dataproc.database.tables import SCHEMA, keys, metadata
 from dataproc.errors import NotFound, StorageUnavailable
-from dataproc.runs import Run, RunStatus
+from dataproc.runs import Run, RunStatus, Usage
+from dataproc.types import first_id_of
 
 
 def key_row(name: str) -> dict[str, Any]:
@@ -154,6 +156,15 @@ class DatabaseContract:
             started_at=clock.now(),
             ended_at=clock.now() + timedelta(microseconds=1),
             result={"b": True},
+            messages=("one",),
+            progress={"fraction": 0.5, "message": ""},
+            changes={"created": [], "modified": [], "deleted": ["x"], "shared": False},
+            usage=Usage(1.5, 2**40, 1, 2),
+            attempt=2,
+            timeout=1.5,
+            submitted=True,
+            closes=True,
+            request_id="r",
             error={"code": -32005, "message": "\ud800", "data": {}},
             log_bytes=2**40,
             node="n",
@@ -196,7 +207,9 @@ class DatabaseContract:
             ("d", RunStatus.RUNNING, "there"),
         ):
             await store.record(a_run(run_id, status=status, node=node))
-        assert await store.interrupt_running("here") == 2
+        await Nodes(database).beat("there")
+        judged = await store.interrupt(await store.orphans("here", 30))
+        assert {run.id for run in judged} == {"a", "b"}
         found = [await store.get(each) for each in "abcd"]
         assert [run.status.value for run in found] == ["interrupted", "interrupted", "completed", "running"]
         assert found[0].error is not None
@@ -207,14 +220,14 @@ class DatabaseContract:
         """By the time at which they ended, a bounded number at a time; unfinished ones never."""
         store, clock = RunStore(database), database.clock
         assert isinstance(clock, ManualClock)
-        for n in range(3):
-            await store.record(a_run(f"old-{n}", status=RunStatus.COMPLETED, ended_at=database.now()))
-        await store.record(a_run("unfinished"))
+        ids = [first_id_of(database.now()) + str(n) for n in range(5)]
+        for run_id in ids[:3]:
+            await store.record(a_run(run_id, status=RunStatus.COMPLETED, ended_at=database.now()))
+        await store.record(a_run(ids[3]))
         clock.advance(100)
-        await store.record(a_run("new", status=RunStatus.COMPLETED, ended_at=database.now()))
+        await store.record(a_run(ids[4], status=RunStatus.COMPLETED, ended_at=database.now()))
         assert [await store.forget(99, 2) for _ in range(3)] == [2, 1, 0]
-        assert (await store.get("new")).id == "new"
-        assert (await store.get("unfinished")).id == "unfinished"
+        assert [(await store.get(each)).id for each in ids[3:]] == ids[3:]
 
     async def test_a_closed_database_says_so(self, database: Database) -> None:
         """Who comes after the close is told to try again elsewhere, and does not hang."""
