@@ -73,10 +73,25 @@ class Settings(BaseSettings):
     )
     gateway_idle_timeout: Seconds = Field(86400, description="Life of a gateway's session after its last use.")
 
+    request_rate: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Calls a second that one key may make, on average; default any number."
+    )
+    request_burst: Count | None = Field(
+        None, description="Calls that a key may make at once under `request_rate`; default those of one second."
+    )
+    failed_credentials: Count = Field(
+        30, description="Wrong credentials a minute that one address may send before its refusals are slowed down."
+    )
+    audit_retention: Seconds = Field(365 * 86400, description="Time for which lines of the audit log are kept.")
+
     # sessions
-    max_expires_in: WholeSeconds = Field(365 * 86400, description="The longest life that `open_session` may ask for.")
+    max_expires_in: WholeSeconds = Field(
+        365 * 86400, description="The longest life that a session may have, extensions included."
+    )
+    max_extensions: int = Field(100, ge=0, description="How often the life of a session may be extended.")
     default_expires_in: WholeSeconds = Field(2592000, description="Life of a session that asks for none.")
     max_sessions_per_key: Count = Field(100_000, description="Sessions that one key may hold open.")
+    max_sessions: Count = Field(1_000_000, description="Sessions that may be open altogether.")
     grace_period: float = Field(
         0, ge=0, description="Time for which an ended session's files are kept and can be restored."
     )
@@ -88,12 +103,40 @@ class Settings(BaseSettings):
         1.0, ge=0, le=1, description="How long a checked credential is believed without asking the database."
     )
 
+    # the REST facade
+    cra_service: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")] = Field(
+        "DATAPROC", description="The name of this server among the services of the REST facade."
+    )
+    cra_timeout_minutes: int = Field(
+        15, description="Idle life of user tokens and sessions of the REST facade in minutes; 5 to 1440."
+    )
+
     # requests
     request_limit: Bytes = Field(16 * MiB, description="Largest JSON-RPC body.")
     json_depth: Count = Field(100, description="Deepest nesting of JSON.")
     batch_limit: Count = Field(1000, description="Most calls in a batch.")
     result_limit: Bytes = Field(1 * MiB, description="Largest result that is answered inline.")
     result_max: Bytes = Field(1 * GiB, description="Largest result at all.")
+
+    # files
+    upload_limit: Bytes = Field(10 * GiB, description="Largest file that a client may put.")
+    accel_prefix: str | None = Field(
+        None,
+        description="The internal location of nginx that is the local storage folder: files are then sent by it (`X-Accel-Redirect`), for requests that a proxy in `forwarded_allow_ips` passes on.",
+    )
+    session_bytes: Bytes = Field(20 * GiB, description="Bytes that the files of a session may take.")
+    session_files: Count = Field(1_000_000, description="Files and directories that a session may have.")
+    key_bytes: Bytes | None = Field(
+        None, description="Bytes that the files of all sessions of a key may take, as far as this server knows them."
+    )
+    key_files: Count | None = Field(
+        None, description="Files and directories that all sessions of a key may have, as far as this server knows them."
+    )
+    free_space: int = Field(
+        256 * MiB,
+        ge=0,
+        description="Bytes that are to stay free on the disk of the storage: below, the run that writes most is ended.",
+    )
 
     # runs
     engine: Literal["local"] = Field("local", description="Where methods run.")
@@ -130,6 +173,11 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="`auto` is JSON unless stderr is a terminal."
     )
+
+    @field_validator("cra_timeout_minutes")
+    @classmethod
+    def _clamped(cls, value: int) -> int:
+        return min(max(value, 5), 1440)
 
     @field_validator("storage_url")
     @classmethod

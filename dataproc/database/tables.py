@@ -20,6 +20,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UniqueConstraint,
     text,
 )
 
@@ -95,6 +96,25 @@ tokens = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger),
     Column("revoked_at", BigInteger),
+)
+
+# of the REST facade: bound to a key and to no session
+user_tokens = Table(
+    "user_tokens",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("digest", LargeBinary(32), nullable=False, unique=True),
+    Column("key_id", ForeignKey("keys.id"), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("idle_expires_at", BigInteger, nullable=False, index=True),
+    Column("ended_at", BigInteger),
+)
+
+user_sessions = Table(
+    "user_sessions",
+    metadata,
+    Column("session_id", ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
+    Column("user_token_id", ForeignKey("user_tokens.id", ondelete="CASCADE"), nullable=False, index=True),
 )
 
 runs = Table(
@@ -183,6 +203,77 @@ audit = Table(
 Index("ix_audit_at", audit.c.at)
 Index("ix_audit_key", audit.c.key_id, audit.c.id)
 Index("ix_audit_session", audit.c.session_id, audit.c.id)
+
+# The catalogue. Owners have no foreign key: a trusted gateway may name keys that are not in our table.
+datasets = Table(
+    "datasets",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("key_id", String(160), nullable=False),
+    Column("name", String(100), nullable=False),
+    Column("folder", Text, nullable=False),
+    Column("key_columns", Text, nullable=False),
+    Column("session_id", String(160)),
+    Column("created_at", BigInteger, nullable=False),
+    UniqueConstraint("key_id", "name", name="uq_datasets_owner_name"),
+)
+
+# What a data set is, or was: its newest version is the one that records are put to.
+dataset_versions = Table(
+    "dataset_versions",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("dataset_id", ForeignKey("datasets.id", ondelete="CASCADE"), nullable=False),
+    Column("columns", Text, nullable=False),
+    Column("parts", Text, nullable=False),
+    Column("revision", BigInteger, nullable=False),  # goes up with every change of the parts
+    Column("run_id", String(40)),
+    Column("created_at", BigInteger, nullable=False),  # in the long form of the name
+)
+Index("uq_dataset_versions", dataset_versions.c.dataset_id, dataset_versions.c.created_at, unique=True)
+
+dataset_citations = Table(
+    "dataset_citations",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("key_id", String(160), nullable=False),
+    Column("label", String(100), nullable=False),
+    Column("dataset_id", ForeignKey("datasets.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("columns", Text, nullable=False),
+    Column("parts", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    UniqueConstraint("key_id", "label", name="uq_dataset_citations_owner_label"),
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("model_id", String(36), nullable=False, unique=True),
+    Column("key_id", String(160), nullable=False),
+    Column("store", String(100), nullable=False),
+    Column("model_kind", Text, nullable=False),
+    Column("model_description", Text, nullable=False),
+    Column("model_meta", Text, nullable=False),
+    Column("model_state", Integer, nullable=False),
+    Column("model_hash", String(32), nullable=False),
+    Column("model_size", BigInteger, nullable=False),
+    Column("round", Integer, nullable=False),
+    Column("hop_count", Integer, nullable=False),
+    Column("start_datetime", BigInteger, nullable=False),
+    Column("end_datetime", BigInteger, nullable=False),
+    Column("run_id", String(40)),
+)
+Index("ix_models_store", models.c.key_id, models.c.store, models.c.id)
+
+catalogue_shares = Table(
+    "catalogue_shares",
+    metadata,
+    Column("kind", String(12), primary_key=True),  # dataset, or model_store
+    Column("name", String(100), primary_key=True),
+    Column("key_id", String(160), primary_key=True),  # who may read it
+    Column("owner_id", String(160), nullable=False),
+)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -12,11 +14,13 @@ down_revision = None
 def upgrade() -> None:
     """Apply."""
     _audit()
+    _catalogue()
     _keys()
     _runs()
     _run_keeping()
     _sessions()
     _tokens()
+    _user_tokens()
 
 
 def _audit() -> None:
@@ -36,6 +40,81 @@ def _audit() -> None:
     op.create_index("ix_audit_at", "audit", ["at"])
     op.create_index("ix_audit_key", "audit", ["key_id", "id"])
     op.create_index("ix_audit_session", "audit", ["session_id", "id"])
+
+
+def _catalogue() -> None:
+    op.create_table(
+        "datasets",
+        sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("key_id", sa.String(length=160), nullable=False),
+        sa.Column("name", sa.String(length=100), nullable=False),
+        sa.Column("folder", sa.Text(), nullable=False),
+        sa.Column("key_columns", sa.Text(), nullable=False),
+        sa.Column("session_id", sa.String(length=160)),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_datasets"),
+        sa.UniqueConstraint("key_id", "name", name="uq_datasets_owner_name"),
+    )
+    _states("dataset_versions", [sa.Column("revision", sa.BigInteger(), nullable=False)])
+    _states(
+        "dataset_citations",
+        [
+            sa.Column("key_id", sa.String(length=160), nullable=False),
+            sa.Column("label", sa.String(length=100), nullable=False),
+            sa.UniqueConstraint("key_id", "label", name="uq_dataset_citations_owner_label"),
+        ],
+    )
+    op.create_index("uq_dataset_versions", "dataset_versions", ["dataset_id", "created_at"], unique=True)
+    op.create_index("ix_dataset_citations_dataset_id", "dataset_citations", ["dataset_id"])
+    _models()
+    op.create_table(
+        "catalogue_shares",
+        sa.Column("kind", sa.String(length=12), nullable=False),
+        sa.Column("name", sa.String(length=100), nullable=False),
+        sa.Column("key_id", sa.String(length=160), nullable=False),
+        sa.Column("owner_id", sa.String(length=160), nullable=False),
+        sa.PrimaryKeyConstraint("kind", "name", "key_id", name="pk_catalogue_shares"),
+    )
+
+
+def _states(table: str, further: list[sa.Column[Any] | sa.UniqueConstraint]) -> None:
+    runs = [sa.Column("run_id", sa.String(length=40))] if table == "dataset_versions" else []
+    op.create_table(
+        table,
+        sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("dataset_id", sa.Integer(), nullable=False),
+        sa.Column("columns", sa.Text(), nullable=False),
+        sa.Column("parts", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        *runs,
+        *further,
+        sa.ForeignKeyConstraint(["dataset_id"], ["datasets.id"], name=f"fk_{table}_dataset_id", ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("id", name=f"pk_{table}"),
+    )
+
+
+def _models() -> None:
+    op.create_table(
+        "models",
+        sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("model_id", sa.String(length=36), nullable=False),
+        sa.Column("key_id", sa.String(length=160), nullable=False),
+        sa.Column("store", sa.String(length=100), nullable=False),
+        sa.Column("model_kind", sa.Text(), nullable=False),
+        sa.Column("model_description", sa.Text(), nullable=False),
+        sa.Column("model_meta", sa.Text(), nullable=False),
+        sa.Column("model_state", sa.Integer(), nullable=False),
+        sa.Column("model_hash", sa.String(length=32), nullable=False),
+        sa.Column("model_size", sa.BigInteger(), nullable=False),
+        sa.Column("round", sa.Integer(), nullable=False),
+        sa.Column("hop_count", sa.Integer(), nullable=False),
+        sa.Column("start_datetime", sa.BigInteger(), nullable=False),
+        sa.Column("end_datetime", sa.BigInteger(), nullable=False),
+        sa.Column("run_id", sa.String(length=40)),
+        sa.PrimaryKeyConstraint("id", name="pk_models"),
+        sa.UniqueConstraint("model_id", name="uq_models_model_id"),
+    )
+    op.create_index("ix_models_store", "models", ["key_id", "store", "id"])
 
 
 def _keys() -> None:
@@ -182,3 +261,32 @@ def _tokens() -> None:
     )
     op.create_index("ix_tokens_parent_id", "tokens", ["parent_id"])
     op.create_index("ix_tokens_session_id", "tokens", ["session_id"])
+
+
+def _user_tokens() -> None:
+    op.create_table(
+        "user_tokens",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("digest", sa.LargeBinary(length=32), nullable=False),
+        sa.Column("key_id", sa.String(length=40), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("idle_expires_at", sa.BigInteger(), nullable=False),
+        sa.Column("ended_at", sa.BigInteger()),
+        sa.ForeignKeyConstraint(["key_id"], ["keys.id"], name="fk_user_tokens_key_id"),
+        sa.PrimaryKeyConstraint("id", name="pk_user_tokens"),
+        sa.UniqueConstraint("digest", name="uq_user_tokens_digest"),
+    )
+    op.create_index("ix_user_tokens_idle_expires_at", "user_tokens", ["idle_expires_at"])
+    op.create_table(
+        "user_sessions",
+        sa.Column("session_id", sa.String(length=160), nullable=False),
+        sa.Column("user_token_id", sa.String(length=40), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["session_id"], ["sessions.id"], name="fk_user_sessions_session_id", ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["user_token_id"], ["user_tokens.id"], name="fk_user_sessions_user_token_id", ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("session_id", name="pk_user_sessions"),
+    )
+    op.create_index("ix_user_sessions_user_token_id", "user_sessions", ["user_token_id"])
