@@ -11,6 +11,7 @@ import ctypes
 import hashlib
 import json
 import os
+import resource
 import select
 import shutil
 import signal
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 SERVER, LOG, LINE = 3, 4, 5  # the server's socket, the run's log, and until they have come the line to the zygote
 REHEARSALS = 20  # the interpreter specialises what it has run more often than a dozen times
+BLOCK = 512  # bytes in a block of getrusage(2)
 PREVIEW = 1024  # characters of a result that became an artifact
 
 
@@ -90,6 +92,7 @@ class Worker:
         self.paths = {name: Path(path) for name, path in places.items()}
         self.work = places["work"]
         self.cache: dict[str, Any] = {}
+        self.used = (0.0, 0, 0)  # at the last asking: seconds of CPU, blocks read and written
         self.flush_c = ctypes.PyDLL(None).fflush
 
     def serve(self, layers: list[str]) -> None:
@@ -97,6 +100,7 @@ class Worker:
         if self.work != mounts.WORK:
             at_home(self.work)
         signal.signal(signal.SIGTERM, _terminate)  # nobody sends it but to end a run
+        self.usage()
         frames.send(self.server, {"ready": True, "layers": layers})
         for message in frames.listen(self.server):
             if message["op"] == "run":
@@ -121,7 +125,8 @@ class Worker:
         os.chdir(self.work)
         reply = self.code.module.invoke(message["method"], self.context(message), message["params"])
         self.tidy()
-        self.server.sendall(frames.frame(self.answer(message["run"], reply)))
+        answer = self.answer(message["run"], reply)
+        self.server.sendall(frames.frame(b'{"usage":%b,%b' % (self.usage(), answer[1:])))
 
     def context(self, message: dict[str, Any]) -> Any:
         """What the method is given."""
@@ -152,6 +157,16 @@ class Worker:
         if end_others():  # a library that keeps a pool would wait for it for ever in the next run
             frames.send(self.server, {"spent": True})
         empty(self.work)
+
+    def usage(self) -> bytes:
+        """What was used since this was last asked: microseconds of CPU, most memory so far, bytes read and written."""
+        own, theirs = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds = own.ru_utime + own.ru_stime + theirs.ru_utime + theirs.ru_stime
+        read, written = own.ru_inblock + theirs.ru_inblock, own.ru_oublock + theirs.ru_oublock
+        (before, read_before, written_before), self.used = self.used, (seconds, read, written)
+        peak = max(own.ru_maxrss, theirs.ru_maxrss) * 1024
+        moved = ((read - read_before) * BLOCK, (written - written_before) * BLOCK)
+        return b"[%d,%d,%d,%d]" % ((seconds - before) * 1_000_000, peak, *moved)
 
     def answer(self, run: str, reply: Reply) -> bytes:
         """The body of the frame that ends a run."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 
 class Output:
-    """The log of one run. A silent run makes no file."""
+    """The log of one run. A silent run makes no file. `told` is called with the bytes there are when there are more."""
 
-    def __init__(self, folder: Path, run: str, limit: int) -> None:
-        self.folder, self.run, self.limit = folder, run, limit
+    def __init__(self, folder: Path, run: str, limit: int, told: Callable[[int], None] | None = None) -> None:
+        self.folder, self.run, self.limit, self.told = folder, run, limit, told
         self.kept = self.dropped = 0
         self._file: int | None = None
 
@@ -35,6 +36,8 @@ class Output:
                 self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             if fits and self._file is not None:
                 self.kept += os.write(self._file, fits)
+                if self.told is not None:
+                    self.told(self.kept)
         except OSError:
             fits = b""
         self.dropped += len(data) - len(fits)

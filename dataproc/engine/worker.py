@@ -14,18 +14,20 @@ import os
 import signal
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dataproc.engine import frames
 from dataproc.engine.output import Output
 from dataproc.errors import ExecFailed, InvalidParams, TooLarge
-from dataproc.runs import Cancelled, Completed, Crashed, Failed, Outcome, TimedOut
+from dataproc.runs import Cancelled, Completed, Crashed, Failed, Outcome, TimedOut, Usage
 
 CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: unix(7), SCM_CREDENTIALS
 WIDE_PIPE = 2**20
 DRAIN_PAUSE = 0.005  # seconds between looks at output that is only counted: a flood waits, the server does not
 READS = 16  # of output, before others get their turn
+MOST_TOLD = 1000  # characters of a progress message
 LAST_WORDS = 2.0  # seconds for a death to be reported after the socket closed, or after SIGKILL
 
 
@@ -41,9 +43,13 @@ class Owner(Protocol):
         ...
 
 
+def _nobody(report: dict[str, Any]) -> None:
+    """Progress that nobody follows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One run as a worker is told of it. timeout and grace in seconds."""
+    """One run as a worker is told of it. timeout and grace in seconds; hears: takes its reports of progress."""
 
     run: str
     method: str
@@ -53,6 +59,7 @@ class Task:
     output: Output
     inputs: dict[str, str]
     outputs: dict[str, str]
+    hears: Callable[[dict[str, Any]], None] = _nobody
 
 
 class Worker:
@@ -62,6 +69,7 @@ class Worker:
         self.number, self.owner = number, owner
         self.idle_since = 0.0
         self.pid = 0  # as this process sees it
+        self.usage: Usage | None = None  # of its last run, as it says itself
         self.reason = ""  # why it is being killed, where that is not its own doing
         self.layers: tuple[str, ...] = ()
         self._loop = asyncio.get_running_loop()
@@ -110,7 +118,7 @@ class Worker:
 
     async def run(self, task: Task) -> Outcome:
         """Give it a run and wait for the end, whichever it is. Afterwards look at `alive`."""
-        self._task, self._done = task, self._loop.create_future()
+        self._task, self._done, self.usage = task, self._loop.create_future(), None
         message = {"op": "run", "run": task.run, "method": task.method, "params": task.params}
         self.send({**message, "input": task.inputs, "output": task.outputs})
         limit = self._loop.call_later(task.timeout, self.end, TimedOut(task.timeout))
@@ -211,13 +219,15 @@ class Worker:
     def _heard(self, message: dict[str, Any]) -> None:
         if "done" in message and self._done is not None and self._task is not None:
             if not self._done.done():
+                self.usage = usage_of(message.get("usage"))
                 self._done.set_result(self._ending or outcome_of(message, self._task))
                 if self._ending is not None:
                     self.kill()
         elif "spent" in message:
             self._spent = True
         elif "progress" in message:
-            return  # kept with the record when runs are watched
+            if self._task is not None:
+                self._task.hears(progress_of(message["progress"]))
         elif self._answer is not None and not self._answer.done():
             self._answer.set_result(message)
         else:
@@ -277,6 +287,22 @@ class _Stream(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.worker.lost()
+
+
+def progress_of(report: dict[str, Any]) -> dict[str, Any]:
+    """A report of progress as it is shown. Raises for one that is none."""
+    fraction = float(report["fraction"])
+    if not 0 <= fraction <= 1:
+        raise ValueError("progress beyond its bounds")
+    return {"fraction": fraction, "message": str(report["message"])[:MOST_TOLD]}
+
+
+def usage_of(told: Any) -> Usage | None:
+    """What a worker says that its run used: microseconds, bytes, bytes, bytes. None where it says nothing of use."""
+    match told:
+        case [int(cpu), int(peak), int(read), int(written)] if all(0 <= each < 2**62 for each in told):
+            return Usage(cpu / 1e6, peak, read, written)
+    return None
 
 
 def outcome_of(message: dict[str, Any], task: Task) -> Outcome:
