@@ -37,7 +37,7 @@ LIMITS = {
     "WORKER_FILE_SIZE": 32 * MiB,
     "WORKER_TMP": 64 * MiB,
     "OUTPUT_LIMIT": MiB,
-    "RUN_TIMEOUT": 100,
+    "RUN_TIMEOUT": 60,
     "RUN_GRACE": 1,
     "CLOSE_WAIT": 3,
     "SANDBOX": "require",
@@ -249,7 +249,7 @@ def _victims_of(folder: Path) -> dict[str, list[str]]:
     storage = folder / "storage"
     return {
         "files": [str(storage / "dataproc.db"), "/etc/shadow", str(folder / "server.log"), __file__],
-        "folders": [str(storage), str(folder), str(storage / "sessions"), "/root", "/home"],
+        "folders": [str(storage), str(folder), str(storage / "sessions")],
     }
 
 

@@ -11,7 +11,7 @@ CPUS = len(os.sched_getaffinity(0))
 
 EXPECTED = {
     "numpy": ({}, 72204.378),
-    "duckdb": ({}, [4999950000, [9]]),
+    "duckdb": ({}, [4999950000, 9]),
     "pandas": ({}, ROWS),
     "polars": ({}, {name: total // 2 for name, total in ROWS.items()}),
     "pyarrow": ({}, [4000, 1000]),
@@ -45,11 +45,11 @@ def test_it_works(importer, name):
     assert importer.exec(f"importer.{name}", **params) == expected
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_pools_of_processes_work(importer, method):
+@pytest.mark.parametrize("way", ["fork", "spawn"])
+def test_pools_of_processes_work(importer, way):
     """multiprocessing's pool and the executor, forked and spawned."""
-    assert importer.exec("importer.pool", method=method) == [0, 1, 4, 9, 16]
-    assert importer.exec("importer.executor", method=method) == [[0, 1, 4], [0, 1, 4]]
+    assert importer.exec("importer.pool", way=way) == [0, 1, 4, 9, 16]
+    assert importer.exec("importer.executor", way=way) == [[0, 1, 4], [0, 1, 4]]
 
 
 @pytest.mark.parametrize("backend", ["loky", "multiprocessing", "threading"])

@@ -35,7 +35,7 @@ def duckdb(ctx: Context) -> Any:
         connection.sql(f"copy (select range as n from range(100000)) to '{path}'")
         connection.sql("create table t as select * from range(10)")
         return [
-            connection.sql(f"select sum(n) from '{path}'").fetchone()[0],
+            connection.sql(f"select sum(n) from '{path}'").fetchall()[0][0],
             connection.sql("from t").fetchall()[-1][0],
         ]
 
@@ -101,7 +101,7 @@ def fonts() -> Any:
     """A font that the library or the system brings, as a file that can be opened."""
     from matplotlib import font_manager
 
-    path = font_manager.findfont("sans-serif")
+    path = font_manager.findfont(font_manager.FontProperties(family=["sans-serif"]))
     return [os.path.getsize(path) > 0, len(font_manager.fontManager.ttflist) > 0]
 
 
@@ -130,22 +130,22 @@ def scipy() -> Any:
 
 
 @module.method
-def pool(method: str) -> Any:
+def pool(way: str) -> Any:
     """A pool of processes, started in that way."""
     import multiprocessing
 
-    with multiprocessing.get_context(method).Pool(2) as workers:
+    with multiprocessing.get_context(way).Pool(2) as workers:
         return workers.map(square, range(5))
 
 
 @module.method
-def executor(method: str) -> Any:
+def executor(way: str) -> Any:
     """The same by concurrent.futures, and by threads."""
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
     with (
-        ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(method)) as workers,
+        ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(way)) as workers,
         ThreadPoolExecutor(2) as light,
     ):
         return [list(workers.map(square, range(3))), list(light.map(square, range(3)))]
@@ -322,7 +322,7 @@ def sqlite(ctx: Context) -> Any:
     import sqlite3
 
     with sqlite3.connect(ctx.session / "data.sqlite") as connection:
-        mode = connection.execute("pragma journal_mode=wal").fetchone()[0]
+        mode = connection.execute("pragma journal_mode=wal").fetchall()[0][0]
         connection.execute("create table if not exists t (n)")
         connection.execute("insert into t values (1)")
     connection.close()
@@ -332,6 +332,7 @@ def sqlite(ctx: Context) -> Any:
 @module.method
 def file_systems(ctx: Context) -> Any:
     """The session directory by fsspec, and by locks."""
+    ctx.fs.makedirs("sub", exist_ok=True)
     ctx.fs.pipe_file("sub/file.txt", b"text")
     with ctx.lock("name"):
         return [

@@ -81,13 +81,15 @@ def plant(ctx: Context, target: str, name: str, hard: bool = False) -> str:
 
 
 @module.method
-def walk(skip: list[str]) -> list[str]:
-    """Every file that can be found from the root, without the places to skip."""
-    found: list[str] = []
-    for folder, names, files in os.walk("/"):
-        names[:] = [name for name in names if os.path.join(folder, name) not in skip]
-        found += [os.path.join(folder, name) for name in files]
-    return found
+def find(roots: list[str], needles: list[str]) -> list[str]:
+    """Every file and folder below these folders whose path holds one of the texts."""
+    return [
+        os.path.join(folder, name)
+        for root in roots
+        for folder, folders, files in os.walk(root)
+        for name in (*folders, *files)
+        if any(needle in os.path.join(folder, name) for needle in needles)
+    ]
 
 
 @module.method
@@ -99,11 +101,17 @@ def processes() -> dict[str, dict[str, str]]:
         shown[pid] = {
             "command": place.joinpath("cmdline").read_bytes().replace(b"\0", b" ").decode().strip(),
             **{name: outcome(place.joinpath(name).read_bytes) for name in ("environ", "mem", "maps", "auxv", "stack")},
-            **{
-                name: outcome(lambda link=place / name: os.listdir(link)) for name in ("cwd", "root", "fd", "map_files")
-            },
+            **{name: outcome(lambda link=place / name: os.listdir(link)) for name in ("cwd", "root", "map_files")},
+            **{f"fd/{fd}": outcome(lambda link=place / "fd" / fd: os.readlink(link)) for fd in _names(place / "fd")},
         }
     return shown
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 @module.method
