@@ -86,6 +86,9 @@ class Keeper:
         pid = self._walled(message, control, log) if self.walled else self._bare(message, control, log)
         pidfd = os.pidfd_open(pid)
         self.zygotes[pid], self.pidfds[pidfd] = message["id"], pid
+        if self.walled:  # the import of a module is bounded too, and it runs here
+            bounds = message["memory"], message["processes"]
+            self.watch.add(-message["id"], scan.namespace_of(pid), *bounds)
         frames.send(self.server, {"reply": message["reply"]})
         return pidfd
 
@@ -138,7 +141,9 @@ class Keeper:
         pid = self.pidfds.pop(pidfd)
         os.close(pidfd)
         _, status = os.waitpid(pid, 0)
-        frames.send(self.server, {"event": "zygote_exit", "id": self.zygotes.pop(pid), "status": status})
+        number = self.zygotes.pop(pid)
+        self.watch.drop(-number)
+        frames.send(self.server, {"event": "zygote_exit", "id": number, "status": status})
 
 
 class _exit_on_error:  # noqa: N801 - reads as a statement

@@ -54,6 +54,7 @@ class Ground:
         home = PLACES["work"] if self.namespaces else tempfile.gettempdir()
         return {
             "op": "zygote", "id": number, "uid": self.uid, "network": network, "tmp": self.settings.worker_tmp,
+            "memory": self.settings.worker_memory, "processes": self.settings.worker_processes,
             "argv": [shown.executable, "-I", "-c", BOOT if self.namespaces else BARE_BOOT],
             "env": ENVIRONMENT | dict.fromkeys(HOMES, home),
             "binds": shown.binds, "links": shown.links, "texts": shown.texts,

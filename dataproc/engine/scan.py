@@ -20,10 +20,14 @@ OWN = 2  # the namespace's process 1 and the worker
 
 @dataclass(slots=True)
 class Watched:
-    """A worker under watch: its PID namespace and what its tree may hold."""
+    """A tree under watch and what it may hold: a worker's, or (`worker` negative) a zygote's own, without its workers.
+
+    processes: more of them end the tree; 0 for a worker, which counts for itself (RLIMIT_NPROC).
+    """
 
     worker: int
     memory: int
+    processes: int = 0
     pids: list[int] = field(default_factory=list)
     pulse: tuple[int, int] = (0, 0)
     used: int = 0
@@ -38,9 +42,9 @@ class Watch:
         self._next = 0.0
         self._growing = False
 
-    def add(self, worker: int, namespace: int, memory: int) -> None:
-        """Watch a worker from now on."""
-        self._trees[namespace] = Watched(worker, memory)
+    def add(self, worker: int, namespace: int, memory: int, processes: int = 0) -> None:
+        """Watch a worker, or a zygote, from now on."""
+        self._trees[namespace] = Watched(worker, memory, processes)
 
     def drop(self, worker: int) -> None:
         """Stop watching a worker."""
@@ -72,13 +76,14 @@ class Watch:
 
     def _judge(self, tree: Watched) -> list[dict[str, Any]]:
         before, tree.pulse = tree.pulse, pulse(tree.pids)
-        if tree.pulse != before and (held := self._held(tree)) > tree.memory:
+        over = tree.pulse != before and self._held(tree) > tree.memory
+        if over or 0 < tree.processes < len(tree.pids):
             for pid in tree.pids:
                 kill(pid)
             told, tree.told = tree.told, True
-            return [] if told else [{"event": "memory", "worker": tree.worker, "used": held, "limit": tree.memory}]
+            return [] if told else [{"event": "memory", "worker": tree.worker, "used": tree.used, "limit": tree.memory}]
         extra = len(tree.pids) - OWN
-        return [{"event": "company", "worker": tree.worker, "extra": extra}] if extra > 0 else []
+        return [{"event": "company", "worker": tree.worker, "extra": extra}] if extra > 0 < tree.worker else []
 
     def _held(self, tree: Watched) -> int:
         before, tree.used = tree.used, bounds.tree_memory(tree.pids, tree.memory)
