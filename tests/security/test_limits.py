@@ -77,3 +77,20 @@ def test_open_files_are_bounded(session, bystander):
     assert told["error"] == "EMFILE"
     assert told["opened"] <= 256
     assert session.exec("hog.descriptors") == told
+
+
+@pytest.mark.parametrize("what", ["memory", "processes"])
+def test_an_import_is_bounded(own_server, what):
+    """A module that takes memory or forks without measure at import is broken, and others serve on."""
+    server = own_server("chatterbox", WORKER_MEMORY=256 * MiB, IMPORT_TIMEOUT=20)
+    texts = {
+        "memory": "kept = []\nwhile True: kept.append(bytearray(b'x') * 2**22)\n",
+        "processes": "import os, signal\nwhile True:\n    if os.fork() == 0: signal.pause()\n",
+    }
+    session = server.open_session()
+    assert session.exec("chatterbox.echo", value="before") == "before"
+    (server.modules / "greedy").mkdir()
+    (server.modules / "greedy/module.py").write_text(texts[what])
+    error = session.error("greedy.anything")
+    assert error.code == -32004, error
+    assert session.exec("chatterbox.echo", value="after") == "after"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 MiB = 2**20
@@ -18,6 +20,16 @@ def test_a_flood_is_counted_and_dropped(session, bystander, server, stream):
 def test_a_childs_flood_is_dropped_too(session, bystander):
     """A child process that writes without end does not block and does not fail."""
     assert session.exec("chatterbox.child_flood", size=50 * MiB) == 0
+
+
+def test_a_thread_that_goes_on_writing_holds_nobody_up(session, bystander):
+    """A flood from an idle worker does not keep the server from answering others."""
+    assert session.exec("chatterbox.haunt", seconds=3) == "haunted"
+    end, served = time.monotonic() + 2, 0
+    while time.monotonic() < end:
+        assert bystander.exec("chatterbox.echo", value="x") == "x"
+        served += 1
+    assert served > 20
 
 
 GARBAGE = {

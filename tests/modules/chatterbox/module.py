@@ -23,6 +23,23 @@ def flood(size: int, stream: str = "stdout") -> int:
 
 
 @module.method
+def haunt(seconds: float) -> str:
+    """Leave a thread that writes for so long after the run."""
+    import threading
+    import time
+
+    end = time.monotonic() + seconds
+
+    def write() -> None:
+        while time.monotonic() < end:
+            os.write(1, b"x" * 65536)
+
+    for _ in range(4):
+        threading.Thread(target=write, daemon=True).start()
+    return "haunted"
+
+
+@module.method
 def child_flood(size: int) -> int:
     """The same by a child process."""
     return subprocess.run(["/usr/bin/head", "-c", str(size), "/dev/zero"], check=True).returncode
