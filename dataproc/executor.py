@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+import structlog
 
 from dataproc.access.scopes import require_exec
 from dataproc.admission import Admission
 from dataproc.clock import Clock
 from dataproc.database.runs import RunStore
 from dataproc.engine.launch import Demand, Profile
-from dataproc.engine.output import Output
 from dataproc.engine.pool import WorkerPool
 from dataproc.engine.worker import Task, Worker
-from dataproc.errors import ExecCrashed, InvalidParams, Overloaded
+from dataproc.errors import DataprocError, ExecCrashed, InternalError, InvalidParams, Overloaded, StorageUnavailable
+from dataproc.events import Folder
 from dataproc.registry import MethodInfo, ModuleEntry, Registry
-from dataproc.runs import Cancelled, Completed, Crashed, Outcome, Run, WasInterrupted, error_of
+from dataproc.runs import Cancelled, Completed, Crashed, Failed, Outcome, Run, WasInterrupted
 from dataproc.sessions import Sessions
 from dataproc.settings import Settings
 from dataproc.storage import Tree, Workspaces
 from dataproc.telemetry import METRICS
 from dataproc.types import JsonObject, Principal, new_id
+from dataproc.under_way import UnderWay
+
+NOTED = 0.25  # seconds after which a run that somebody waits for is on record, to be seen and ended by others
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,7 @@ class Call:
     output: JsonObject
     timeout: float | None
     request_id: str
+    run_id: str = field(default_factory=new_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,81 +67,162 @@ class Executor:
         self.registry, self.sessions, self.workspaces = registry, sessions, workspaces
         self.pool, self.runs = pool, runs
         self.admission = Admission(settings)
-        self.logs = (settings.local_storage or settings.node_dir) / "runs"
-        self._under_way: dict[str, int] = {}
+        self.folder = Folder((settings.local_storage or settings.node_dir) / "runs")
+        self.live: dict[str, UnderWay] = {}
+        self._sessions: dict[str, set[UnderWay]] = {}
         self._drained: dict[str, asyncio.Future[None]] = {}
-        self._exclusive: dict[tuple[str, str, str], asyncio.Lock] = {}
-        self._ending: dict[str, Outcome] = {}  # sessions whose runs are being ended, and as what
+        self._noting: set[asyncio.Task[None]] = set()
         self._stopping = False
 
     async def execute(self, call: Call) -> Ended:
         """Run one call. Raises DataprocError where no run began; whatever becomes of a run is its outcome."""
+        live = self.begin(call, *await self.plan(call))
+        noting = asyncio.get_running_loop().call_later(NOTED, self._note, live)
+        try:
+            return await self.run(live)
+        finally:
+            noting.cancel()
+
+    async def plan(self, call: Call) -> tuple[ModuleEntry, MethodInfo]:
+        """What the call names. Raises DataprocError where it may not run, or not so."""
         entry = await self.registry.resolve(call.module)
         method = entry.method(call.method)
         require_exec(call.principal, entry.name, method.name)
         method.check(call.params)
-        task = self._task(call, method)
-        created = self.clock.now()
-        self._enter(call.session)
+        return entry, method
+
+    def begin(self, call: Call, entry: ModuleEntry, method: MethodInfo) -> UnderWay:
+        """A run that is under way from now on; `run` or `drop` has to follow. Raises Overloaded, InvalidParams."""
+        if self._stopping:
+            raise Overloaded("the server is being stopped; try again", retry_after=1)
+        live = UnderWay(call, entry, method, self.clock.now(), self.folder)
+        live.node, live.give_up = self.node, self.admission.give_up
+        live.task = self._task(live)
+        self.sessions.enter(call.session)
+        self.live[call.run_id] = live
+        self._sessions.setdefault(call.session, set()).add(live)
+        return live
+
+    async def run(self, live: UnderWay) -> Ended:
+        """See a run to its end and to its record. Raises DataprocError where one without a record did not begin."""
         try:
-            await self.admission.enter(call.principal.key)
-            started, ticks = self.clock.now(), self.clock.monotonic()
             try:
-                outcome = await self._run(call, entry, method, task)
-            finally:
-                took = self.clock.monotonic() - ticks
-                self.admission.leave(took)
+                outcome = await self._admitted(live)
+            except DataprocError as error:
+                if not live.recorded:
+                    raise
+                outcome = Failed(error)
+            except Exception as fault:
+                if not live.recorded:
+                    raise
+                log.error("run_failed", run_id=live.call.run_id, request_id=live.call.request_id, exc_info=fault)
+                outcome = Failed(InternalError("the server failed; its log has the cause under the run's id"))
+            return await self._over(live, outcome)
         finally:
-            self._leave(call.session)
-        run = self._record(call, entry, task, outcome, (created, started))
-        METRICS.run(entry.name, method.name, outcome.status.value, took)
-        if type(outcome) is Completed:
-            self.runs.behind(run)
-        else:
-            await self.runs.finish(run)  # its id is about to be told
-        return Ended(run, outcome)
+            self.drop(live)
 
-    async def _run(self, call: Call, entry: ModuleEntry, method: MethodInfo, task: Task) -> Outcome:
+    async def _admitted(self, live: UnderWay) -> Outcome:
+        call, admission = live.call, self.admission
+        alone = live.method.exclusive
+        place = admission.enter(call.principal.key, call.session, alone=alone, promised=live.recorded)
+        live.place = place
+        begun = self.clock.monotonic()
+        if place.turn is not None and not await admission.wait(place):
+            assert live.ending is not None
+            return live.ending
+        ticks = self.clock.monotonic()
+        METRICS.queue_wait(ticks - begun)
+        try:
+            while True:
+                outcome = await self._once(live)
+                if type(outcome) is not Crashed or live.attempt > live.method.retries or live.ending is not None:
+                    return outcome
+                live.again()
+                live.task = self._task(live)
+        finally:
+            admission.leave(place, self.clock.monotonic() - ticks)
+
+    async def _once(self, live: UnderWay) -> Outcome:
         """Check the workspace out and a worker; leaving commits the files."""
-        if method.exclusive:
-            turn = self._exclusive.setdefault((call.session, entry.name, method.name), asyncio.Lock())
-            async with turn:
-                return await self._in_workspace(call, entry, method, task)
-        return await self._in_workspace(call, entry, method, task)
-
-    async def _in_workspace(self, call: Call, entry: ModuleEntry, method: MethodInfo, task: Task) -> Outcome:
-        if (ending := self._ending.get(call.session)) is not None:
-            return ending
-        demand = Demand(call.session, entry.generation, self._profile(entry, method))
-        async with self.workspaces.of(call.session).checkout() as tree:
+        if live.ending is not None:
+            return live.ending
+        live.started = self.clock.now()
+        if live.submitted:
+            await self.runs.begin(live.as_run())  # or a crash would have it run a second time
+        live.tell()
+        demand = Demand(live.call.session, live.entry.generation, self._profile(live.entry, live.method))
+        async with self.workspaces.of(live.call.session).checkout() as tree:
             try:
-                worker = await self.pool.lease(demand, lambda: self._folders(call, entry, tree))
+                worker = await self.pool.lease(demand, lambda: self._folders(live.call, live.entry, tree))
             except ExecCrashed as error:
                 return Crashed(reason=error.message)
             try:
-                return await self._on_worker(worker, call.session, task)
+                return await self._on_worker(worker, live)
             finally:
                 self.pool.release(worker)
 
-    async def _on_worker(self, worker: Worker, session: str, task: Task) -> Outcome:
-        if (ending := self._ending.get(session)) is not None:
-            return ending
-        return await worker.run(task)
+    async def _on_worker(self, worker: Worker, live: UnderWay) -> Outcome:
+        if live.ending is not None:
+            return live.ending
+        live.worker = worker
+        try:
+            return await worker.run(live.task)
+        finally:
+            live.worker, live.usage = None, worker.usage
+
+    async def _over(self, live: UnderWay, outcome: Outcome) -> Ended:
+        """Write down how it ended, then tell."""
+        live.outcome, live.ended = outcome, self.clock.now()
+        run = live.as_run()
+        took = 0.0 if live.started is None else (live.ended - live.started).total_seconds()
+        METRICS.run(run.module, run.method, run.status.value, max(0.0, took))
+        if self._shelved(live, outcome):
+            return Ended(run, outcome)
+        if type(outcome) is Completed and not live.recorded:
+            self.runs.behind(run)
+        else:
+            await self._finish(run)  # its id is told, or about to be
+        live.tell()
+        return Ended(run, outcome)
+
+    def _shelved(self, live: UnderWay, outcome: Outcome) -> bool:
+        """Whether its record stays as it is, so that the next start of a server takes it up."""
+        waits = live.started is None or live.attempt <= live.method.retries
+        return type(outcome) is WasInterrupted and live.submitted and waits
+
+    async def _finish(self, run: Run) -> None:
+        try:
+            await self.runs.finish(run)
+        except StorageUnavailable:
+            log.error("record_late", run_id=run.id)  # the run is over whether or not that can be written down now
+            self.runs.finish_late(run)
+
+    def _note(self, live: UnderWay) -> None:
+        """Put a run on record that somebody waits for, because it takes its time."""
+        if not live.recorded:
+            live.recorded = True
+            noting = asyncio.get_running_loop().create_task(self._record(live.as_run()))
+            self._noting.add(noting)
+            noting.add_done_callback(self._noting.discard)
+
+    async def _record(self, run: Run) -> None:
+        try:
+            await self.runs.record(run)
+        except StorageUnavailable as error:
+            log.warning("record_missing", run_id=run.id, exc_info=error)  # its end will be on record
 
     async def _folders(self, call: Call, entry: ModuleEntry, tree: Tree) -> dict[str, Path]:
         application = await self.workspaces.application(call.principal.key, entry.name)
         return {"session": tree.files, "locks": tree.locks, "application": application}
 
-    def _task(self, call: Call, method: MethodInfo) -> Task:
+    def _task(self, live: UnderWay) -> Task:
         """What the worker is told; the limits are the caller's, else the method's, else the settings'."""
-        settings, limits = self.settings, method.limits
+        settings, call, method, limits = self.settings, live.call, live.method, live.method.limits
         timeout = call.timeout or limits.timeout or settings.run_timeout
-        run = new_id()
         return Task(
-            run, method.name, call.params, min(timeout, settings.max_run_timeout),
-            settings.run_grace if limits.grace is None else limits.grace,
-            Output(self.logs, run, settings.output_limit),
-            _paths("input", call.input, method.input), _paths("output", call.output, method.output),
+            call.run_id, method.name, call.params, min(timeout, settings.max_run_timeout),
+            settings.run_grace if limits.grace is None else limits.grace, live.output(settings.output_limit),
+            _paths("input", call.input, method.input), _paths("output", call.output, method.output), live.hear,
         )  # fmt: skip
 
     def _profile(self, entry: ModuleEntry, method: MethodInfo) -> Profile:
@@ -143,36 +230,18 @@ class Executor:
         memory, processes = limits.memory or settings.worker_memory, limits.processes or settings.worker_processes
         return Profile(memory, processes, limits.network and settings.allows_network(entry.name))
 
-    def _record(
-        self, call: Call, entry: ModuleEntry, task: Task, outcome: Outcome, times: tuple[datetime, datetime]
-    ) -> Run:
-        error = error_of(outcome)
-        return Run(
-            id=task.run, key=call.principal.key, session=call.session, module=entry.name, method=task.method,
-            created_at=times[0], module_version=entry.version, params=call.params, input=call.input,
-            output=call.output, status=outcome.status, started_at=times[1], ended_at=self.clock.now(),
-            result=outcome.result if isinstance(outcome, Completed) else None,
-            error=None if error is None else {"code": error.code, "message": error.message, "data": error.members()},
-            log_bytes=task.output.kept + task.output.dropped, node=self.node,
-        )  # fmt: skip
-
     # -- sessions that end, and the server's own end --------------------------------------------------------------
 
-    def _enter(self, session: str) -> None:
-        if self._stopping:
-            raise Overloaded("the server is being stopped; try again", retry_after=1)
-        self.sessions.enter(session)
-        self._under_way[session] = self._under_way.get(session, 0) + 1
-
-    def _leave(self, session: str) -> None:
+    def drop(self, live: UnderWay) -> None:
+        """A run is no longer under way."""
+        session = live.call.session
         self.sessions.leave(session)
-        left = self._under_way[session] - 1
-        if left:
-            self._under_way[session] = left
+        del self.live[live.call.run_id]
+        beside = self._sessions[session]
+        beside.discard(live)
+        if beside:
             return
-        del self._under_way[session]
-        for key in [key for key in self._exclusive if key[0] == session] if self._exclusive else ():
-            del self._exclusive[key]
+        del self._sessions[session]
         if (drained := self._drained.pop(session, None)) is not None and not drained.done():
             drained.set_result(None)
 
@@ -182,24 +251,25 @@ class Executor:
         await self.pool.forget(session_id)
 
     async def _end_runs(self, session: str, wait: float, outcome: Outcome) -> None:
-        if session not in self._under_way:
+        if session not in self._sessions:
             return
         drained = self._drained.setdefault(session, asyncio.get_running_loop().create_future())
         if await _within(wait, asyncio.shield(drained)):
             return
-        self._ending[session] = outcome
-        try:
-            for worker in self.pool.busy_of(session):
-                worker.end(outcome)
-            await drained
-        finally:
-            self._ending.pop(session, None)
+        for live in list(self._sessions.get(session, ())):
+            live.end(outcome)
+        await drained
 
     async def stop(self, wait: float) -> None:
-        """Take no more calls, let runs end for `wait` seconds, then interrupt the rest."""
+        """Take no more calls, let runs end for `wait` seconds, then interrupt the rest. Submitted ones stay queued."""
         self._stopping = True
-        sessions = list(self._under_way)
+        for live in list(self.live.values()):
+            if live.submitted and live.started is None:
+                live.end(WasInterrupted())
+        sessions = list(self._sessions)
         await asyncio.gather(*(self._end_runs(session, wait, WasInterrupted()) for session in sessions))
+        if self._noting:
+            await asyncio.wait(self._noting)
 
 
 async def _within(seconds: float, work: Awaitable[Any]) -> bool:

@@ -64,6 +64,29 @@ class Settings(BaseSettings):
         False, description="Survive a power cut too: fsync files and folders before a call is answered."
     )
 
+    # object storage, and several servers on one
+    lease: Seconds = Field(
+        15, description="Time for which a server has a session on object storage; it is renewed while the session is used, and when it has run out another server may take over."
+    )
+    node_url: str | None = Field(
+        None, description="Where the other servers of a cluster reach this one; default: the address that it listens on, if that is one address."
+    )
+    cluster_secret: SecretStr | None = Field(
+        None, description="The same on all servers of a cluster: they believe each other who a forwarded request came from. Needed behind gateways and proxies that are trusted by their addresses."
+    )
+    copies_size: Bytes = Field(
+        50 * GiB, description="Size of the local copies of sessions on object storage; the least used go first."
+    )
+    s3_endpoint: str | None = Field(None, description="URL of an S3-compatible store; default: `AWS_ENDPOINT_URL`, or Amazon's.")
+    s3_region: str | None = Field(None, description="Region of the bucket; default: as `AWS_*` says.")
+    s3_access_key_id: str | None = Field(None, description="Credentials of the store; default: as `AWS_*` says.")
+    s3_secret_access_key: SecretStr | None = Field(None, description="Its secret.")
+    s3_session_token: SecretStr | None = Field(None, description="The token of credentials that are temporary.")
+    s3_path_style: bool = Field(False, description="Address the bucket in the path rather than in the host's name.")
+    s3_checksums: bool = Field(
+        True, description="Send and check the newer checksums of S3, and delete objects in bulk; some compatible stores know neither."
+    )
+
     # who may call
     gateway_secret: SecretStr | None = Field(
         None, description="Who sends this as `Xdata-Gateway-Secret` may name the session by `Xdata-Session-Id`."
@@ -97,6 +120,7 @@ class Settings(BaseSettings):
     )
     tombstone_retention: Seconds = Field(30 * 86400, description="Time for which an ended session is remembered.")
     run_retention: Seconds = Field(90 * 86400, description="Time for which run records are kept.")
+    idempotency_retention: Seconds = Field(86400, description="Time for which an idempotency key is known.")
     log_retention: Seconds = Field(30 * 86400, description="Time for which logs of runs are kept.")
     close_wait: Seconds = Field(10, description="How long a close, and a stop of the server, waits for runs under way.")
     credential_cache: float = Field(
@@ -117,6 +141,7 @@ class Settings(BaseSettings):
     batch_limit: Count = Field(1000, description="Most calls in a batch.")
     result_limit: Bytes = Field(1 * MiB, description="Largest result that is answered inline.")
     result_max: Bytes = Field(1 * GiB, description="Largest result at all.")
+    model_limit: Bytes = Field(10 * GiB, description="Largest upload to a model store.")
 
     # files
     upload_limit: Bytes = Field(10 * GiB, description="Largest file that a client may put.")
@@ -159,6 +184,12 @@ class Settings(BaseSettings):
     )
     concurrent_runs: Count = Field(
         default_factory=lambda: 4 * _cores(), description="Runs at once; default 4 times the cores."
+    )
+    concurrent_runs_per_key: int | None = Field(
+        None, gt=0, description="Runs of one key at once; default as many as there may be at all."
+    )
+    concurrent_runs_per_session: int | None = Field(
+        None, gt=0, description="Runs of one session at once; default as many as there may be at all."
     )
     warm_workers: int = Field(64, ge=0, description="Idle workers kept warm.")
     warm_memory: float = Field(
