@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import structlog
 
@@ -13,6 +15,7 @@ from dataproc.errors import StorageUnavailable
 from dataproc.sessions import Reason, Sessions
 from dataproc.settings import Settings
 from dataproc.telemetry import Metrics
+from dataproc.types import SERVER, Actor
 
 TICK = 0.5  # seconds between two looks for what is due
 RETRY = 5.0  # seconds until the next look where the database or the store does not answer
@@ -49,7 +52,10 @@ class Records(Protocol):
 
 
 class Reaper:
-    """Ends sessions, each once, however many ask for it and wherever the server was stopped on the way."""
+    """Ends sessions, each once, however many ask for it and wherever the server was stopped on the way.
+
+    The files of an ended session that can be restored are deleted when its grace period is over.
+    """
 
     def __init__(
         self,
@@ -91,32 +97,41 @@ class Reaper:
         with suppress(StorageUnavailable):
             await self._sessions.wind()
 
-    async def end(self, session_id: str, reason: Reason) -> None:
+    async def end(self, session_id: str, reason: Reason, by: Actor = SERVER) -> None:
         """End a session, and return when its directory is out of reach. Ending what is over is no error.
 
         Who asks while it is being ended waits for the same end; who goes away does not stop it. Raises
         StorageUnavailable; the session is closing then, and the end is tried again in the background.
         """
-        await asyncio.shield(self._begin(session_id, reason))
+        await asyncio.shield(self._begin(session_id, lambda: self._end(session_id, reason, by)))
 
-    def _begin(self, session_id: str, reason: Reason) -> asyncio.Task[None]:
+    def _begin(self, session_id: str, work: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
         task = self._ends.get(session_id)
         if task is None:
-            task = asyncio.create_task(self._end(session_id, reason), name=f"end {session_id}")
+            task = asyncio.create_task(work(), name=f"end {session_id}")
             self._ends[session_id] = task
             task.add_done_callback(lambda task: self._ended(session_id, task))
         return task
 
-    async def _end(self, session_id: str, reason: Reason) -> None:
-        session = await self._sessions.begin_end(session_id, reason)
+    async def _end(self, session_id: str, reason: Reason, by: Actor = SERVER) -> None:
+        session = await self._sessions.begin_end(session_id, reason, by)
         if session is None:
             return
         await self._executor.quiesce(session_id, self._settings.close_wait)
-        await self._workspaces.discard(session_id)
-        await self._sessions.finish_end(session_id)
+        grace = self._sessions.grace(session)
+        if not grace:  # else the files stay where they are: without a session that takes calls nobody reaches them
+            await self._workspaces.discard(session_id)
+        await self._sessions.finish_end(session_id, grace)
         told = session.reason or reason
         self._metrics.session_ended(told)
         _log.info("session_ended", session_id=session_id, key=session.key, reason=told)
+
+    async def _scrap(self, session_id: str) -> None:
+        """Delete what was kept of an ended session; a crash between the steps leaves it to be done again."""
+        if await self._sessions.begin_scrap(session_id):
+            await self._workspaces.discard(session_id)
+            await self._sessions.finish_scrap(session_id)
+            _log.info("session_files_deleted", session_id=session_id)
 
     def _ended(self, session_id: str, task: asyncio.Task[None]) -> None:
         del self._ends[session_id]
@@ -159,10 +174,12 @@ class Reaper:
         if room <= 0:
             await self._sessions.wind()
             return True
-        due = await self._sessions.due(AT_ONCE + len(self._ends))
-        fresh = [each for each in due if each.id not in self._ends]
-        for session_id, reason in fresh[:room]:
-            self._begin(session_id, reason)
+        most = AT_ONCE + len(self._ends)
+        todo = [(each.id, partial(self._end, *each)) for each in await self._sessions.due(most)]
+        todo += [(each, partial(self._scrap, each)) for each in await self._sessions.late(most)]
+        fresh = [(session_id, work) for session_id, work in todo if session_id not in self._ends]
+        for session_id, work in fresh[:room]:
+            self._begin(session_id, work)
         return len(fresh) >= room
 
     async def settle(self) -> None:

@@ -99,3 +99,34 @@ def first_id_of(moment: datetime) -> str:
 def rfc3339(moment: datetime) -> str:
     """`2026-01-31T09:30:00.123Z`: UTC, milliseconds. `moment` must be aware."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to a session. revision: what its files are now; None for a session that never had any.
+
+    published: the revision that was last copied to plain names. until: by our monotonic clock; after that it has to
+    be asked for again.
+    """
+
+    fence: int
+    revision: str | None
+    published: str | None
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Another node has the session, for so many seconds at least; url: where it takes requests, if it said so."""
+
+    node: str
+    url: str | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """The session's files are being deleted. seconds: since when."""
+
+    session: str
+    seconds: float

@@ -8,11 +8,12 @@ from typing import Any
 from sqlalchemy import Connection, Row, select
 
 from dataproc.access.credentials import Credentials
+from dataproc.access.failures import Failures, Seen
 from dataproc.access.gateway import Gateways
+from dataproc.access.rates import Rates
 from dataproc.access.scopes import split
 from dataproc.database import Database
 from dataproc.database.fresh import Answer, Fresh
-from dataproc.database.records import over
 from dataproc.database.secret import digest, same
 from dataproc.database.statements import find_token
 from dataproc.database.tables import keys, maybe_moment
@@ -25,12 +26,18 @@ _NOBODY = digest("")
 
 
 class Authenticator:
-    """Checks credentials. A good answer is believed for at most `credential_cache` seconds."""
+    """Checks credentials. A good answer is believed for at most `credential_cache` seconds.
+
+    `rates`, `failures` and `seen` are what a server keeps of its callers beside that.
+    """
 
     def __init__(self, database: Database, settings: Settings) -> None:
         """Raises ValueError for settings of gateways that cannot be read."""
         self._database = database
         self._gateways = Gateways(settings)
+        self.rates = Rates(database.clock, settings)
+        self.failures = Failures(database.clock, settings)
+        self.seen = Seen(database.clock)
         self._fresh: Fresh[bytes | tuple[str, bytes], Principal] = Fresh(
             database.clock, settings.credential_cache, CACHED
         )
@@ -58,7 +65,8 @@ class Authenticator:
 
     async def _by_key(self, apikey: str, proof: bytes) -> Principal:
         known = self._fresh.get((apikey, proof))
-        if known is not None and known.key not in self._database.gone:
+        gone = self._database.gone
+        if known is not None and known.key not in gone and (apikey, proof) not in gone:
             return known
         return await self._fresh.ask((apikey, proof), lambda: self._ask_key(apikey, proof))
 
@@ -67,15 +75,17 @@ class Authenticator:
         if token is None:
             raise Unauthorized("unknown token")
         now = self._database.now()
-        if ended := over(token.session, now):
+        use = self._database.use
+        if ended := use.ended(token.session, now):
             raise ended
+        use.met(token.session)
         if token.revoked_at is not None:
             raise Unauthorized("this token was revoked; its session lives on", reason="revoked")
         if token.expires_at is not None and token.expires_at <= now:
             raise Unauthorized("this token expired; its session lives on", reason="expired")
         scopes = split(token.scopes)
         principal = Principal(token.key, "token", scopes, scopes, token.session.id, token.id)
-        return Answer(principal, _rest(now, token.expires_at, token.session.expires_at))
+        return Answer(principal, _rest(now, token.expires_at, token.session.expires_at, token.session.idle_expires_at))
 
     async def _ask_key(self, apikey: str, proof: bytes) -> Answer[Principal]:
         key = await self._database.read(lambda connection: _find_key(connection, apikey))

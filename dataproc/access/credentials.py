@@ -36,6 +36,11 @@ class Credentials:
     key: str | None = field(default=None, repr=False)
     peer: str | None = None
 
+    @property
+    def guess(self) -> bool:
+        """Whether there is anything in it that could be right."""
+        return self.token is not None or self.gateway_secret is not None or None not in (self.api_key, self.secret)
+
     @classmethod
     def from_headers(cls, raw: Iterable[tuple[bytes, bytes]], peer: str | None = None) -> Credentials:
         """Those of raw ASGI headers; names are matched in any case.

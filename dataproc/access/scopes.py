@@ -63,6 +63,26 @@ def parse_scopes(words: Iterable[str], field: str) -> frozenset[str]:
     return frozenset(given)
 
 
+def narrowed(words: Iterable[str] | None, grants: frozenset[str], field: str) -> frozenset[str]:
+    """The scopes that a token is to have: all of `grants`, or those that are named.
+
+    Raises InvalidParams as `parse_scopes`, Forbidden for one that the grants do not hold.
+    """
+    if words is None:
+        return grants
+    wanted = parse_scopes(words, field)
+    for scope in sorted(wanted):
+        if not _within(scope, grants):
+            raise Forbidden(f"{field}: the credentials cannot give the scope {scope}", scope=scope)
+    return wanted
+
+
+def _within(scope: str, grants: frozenset[str]) -> bool:
+    """Whether the grants hold a scope: itself, or one that it is a part of."""
+    kind, _, target = scope.partition(":")
+    return scope in grants or (bool(target) and (kind in grants or f"{kind}:{target.partition('.')[0]}" in grants))
+
+
 def _what_is_wrong(word: str) -> str:
     if word.startswith(f"{EXEC}:"):
         return f"{word!r} names no module: lower case, `-` for `_`, as in dataproc.exec:my-module.method"

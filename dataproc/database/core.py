@@ -11,9 +11,11 @@ from typing import TypeVar, cast
 from sqlalchemy import Connection, Engine, func, select
 
 from dataproc.clock import Clock
+from dataproc.database.audit import Audit
 from dataproc.database.connect import READERS, open_engine, unavailable
 from dataproc.database.fresh import Gone
 from dataproc.database.schema import migrate
+from dataproc.database.use import Use
 from dataproc.database.writer import Writer
 from dataproc.errors import StorageUnavailable
 
@@ -24,12 +26,15 @@ class Database:
     """Made by `Database.open`. Its works are plain functions of a SQLAlchemy connection, run in its threads.
 
     Everything may raise StorageUnavailable: the database is locked for long, full, or gone.
-    `gone` has the ids of sessions, tokens and keys that this process ended lately.
+    `gone` has the ids of sessions, tokens and keys that this process ended lately, `use` the sessions that it has in
+    use; `audit` is the audit log.
     """
 
     def __init__(self, engine: Engine, clock: Clock, started: datetime) -> None:
         self.clock = clock
         self.gone = Gone()
+        self.use = Use(self)
+        self.audit = Audit(self)
         self._engine = engine
         self._started = started
         self._started_ticks = clock.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -78,7 +79,7 @@ class Fresh(Generic[K, V]):
 
 
 class Gone:
-    """Ids of sessions, tokens and keys that ended in this process lately.
+    """Ids of sessions, tokens and keys that ended in this process lately, and secrets that were replaced.
 
     Whoever believes a cached answer looks here first, so an end is seen at once without searching the caches. It is
     bounded: what it forgets has long left the caches, whose answers live a second.
@@ -87,17 +88,29 @@ class Gone:
     SIZE = 20_000
 
     def __init__(self) -> None:
-        self._ids: dict[str, None] = {}
+        self._ids: dict[Hashable, float] = {}
+        self.turn = 0  # goes up with each end that the database has taken
 
-    def __contains__(self, each: str | None) -> bool:
+    def __contains__(self, each: Hashable) -> bool:
         return each in self._ids
 
-    def add(self, each: str) -> None:
+    def add(self, each: Hashable) -> None:
         """`each` is over from now on."""
         if len(self._ids) >= self.SIZE:
             del self._ids[next(iter(self._ids))]
-        self._ids[each] = None
+        self._ids[each] = math.inf
 
-    def discard(self, each: str) -> None:
+    def taken(self, each: Hashable) -> None:
+        """The database has it that `each` is over: what is read from now on and says otherwise is newer."""
+        self.turn += 1
+        if each in self._ids:
+            self._ids[each] = self.turn
+
+    def discard(self, each: Hashable) -> None:
         """`each` is not over after all."""
         self._ids.pop(each, None)
+
+    def revive(self, each: Hashable, turn: int) -> None:
+        """`each` lives, as was read after `turn`: another server brought it back, unless it was ended later."""
+        if self._ids.get(each, -1) <= turn:
+            self._ids.pop(each, None)

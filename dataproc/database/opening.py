@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import cast
 
 from sqlalchemy import Connection
 
 from dataproc.database import statements
-from dataproc.database.counts import too_many
-from dataproc.database.records import Session, over
+from dataproc.database.counts import refuse_above
+from dataproc.database.issuing import require_key
+from dataproc.database.records import Reason, Session
 from dataproc.database.secret import digest, new_uuid
 from dataproc.database.tables import micros, moment
-from dataproc.errors import InvalidParams, Unauthorized
+from dataproc.database.use import Use
+from dataproc.errors import InvalidParams
 from dataproc.settings import Settings
 
 NAME_LENGTH = 200
@@ -23,17 +26,20 @@ LABELS = 64
 def lifetime(expires_in: object, settings: Settings) -> int:
     """The seconds that `expires_in` asks for. Raises InvalidParams, naming the field."""
     most = settings.max_expires_in
-    if expires_in is None:
-        return min(settings.default_expires_in, most)
-    whole = isinstance(expires_in, int) or (isinstance(expires_in, float) and expires_in.is_integer())
-    if isinstance(expires_in, bool) or not whole:
-        raise InvalidParams.field("expires_in", "must be a whole number of seconds, or null", "int_type")
-    assert isinstance(expires_in, int | float)
-    if expires_in <= 0:
-        raise InvalidParams.field("expires_in", "must be above 0", "greater_than")
-    if expires_in > most:
-        raise InvalidParams.field("expires_in", f"must be at most {most}, the server's limit", "less_than_equal")
-    return int(expires_in)
+    return min(settings.default_expires_in, most) if expires_in is None else whole("expires_in", expires_in, most)
+
+
+def whole(field: str, asked: object, most: int) -> int:
+    """A whole number of seconds from 1 to `most`. Raises InvalidParams, naming the field."""
+    is_whole = isinstance(asked, int) or (isinstance(asked, float) and asked.is_integer())
+    if isinstance(asked, bool) or not is_whole:
+        raise InvalidParams.field(field, "must be a whole number of seconds, or null", "int_type")
+    assert isinstance(asked, int | float)
+    if asked <= 0:
+        raise InvalidParams.field(field, "must be above 0", "greater_than")
+    if asked > most:
+        raise InvalidParams.field(field, f"must be at most {most}, the server's limit", "less_than_equal")
+    return int(asked)
 
 
 def check_names(name: str | None, labels: Mapping[str, str] | None) -> None:
@@ -53,14 +59,15 @@ def check_names(name: str | None, labels: Mapping[str, str] | None) -> None:
 class Opening:
     """A session to be opened at `now`, with a token of those `scopes`, for a key that must still be good.
 
-    limit: how many the key may have open; None where a place was taken before.
+    limits: how many the key may have open, and all keys together; None where a place was taken before.
     """
 
     session: Session
     scopes: str
     one_shot_of: str | None
     now: datetime
-    limit: int | None = None
+    use: Use
+    limits: tuple[int, int] | None = None
     token: str = field(default_factory=new_uuid, repr=False)
 
     def run(self, connection: Connection) -> Session:
@@ -68,9 +75,7 @@ class Opening:
 
         Raises Unauthorized, Overloaded.
         """
-        key = statements.find_key(connection, self.session.key)
-        if key is None or key.revoked_at is not None or (key.expires_at or micros(self.now) + 1) <= micros(self.now):
-            raise Unauthorized("this key is not good any more")
+        key = require_key(connection, self.session.key, self.now)
         session = self._named(connection) or self._new(connection, key.expires_at)
         token = {
             "id": new_uuid(),
@@ -87,15 +92,18 @@ class Opening:
         if self.session.name is None:
             return None
         session = statements.find_named(connection, self.session.key, self.session.name)
-        if session is not None and over(session, self.now):
-            statements.begin_end(connection, session.id, "expired", self.now)  # so that its name is free
+        if session is not None and (over := self.use.ended(session, self.now)):
+            reason = cast("Reason", over.data["reason"])
+            statements.begin_end(connection, session.id, reason, self.now, "server")  # so that its name is free
             return None
         return session
 
     def _new(self, connection: Connection, key_expires_at: int | None) -> Session:
         session = self.session
-        if self.limit is not None and (used := statements.count_open(connection, session.key)) >= self.limit:
-            raise too_many(used, self.limit)
+        if self.limits is not None:
+            own, total = self.limits
+            refuse_above(own, statements.count_open(connection, session.key), "DATAPROC_MAX_SESSIONS_PER_KEY")
+            refuse_above(total, statements.count_open(connection, None), "DATAPROC_MAX_SESSIONS")
         if key_expires_at is not None and session.expires_at is not None:
             session = replace(session, expires_at=min(session.expires_at, moment(key_expires_at)))
         statements.add_session(connection, session, self.one_shot_of)

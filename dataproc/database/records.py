@@ -17,11 +17,11 @@ from dataproc.types import GATEWAY_PREFIX, rfc3339
 State = Literal["open", "closing", "ended"]
 Reason = Literal["closed", "expired", "idle", "revoked"]
 
-# where a session may go; a restored one will go from ended back to open
+# where a session may go; from ended it is restored
 NEXT: dict[State, frozenset[State]] = {
     "open": frozenset({"closing"}),
     "closing": frozenset({"ended"}),
-    "ended": frozenset(),
+    "ended": frozenset({"open"}),
 }
 
 
@@ -31,6 +31,8 @@ class Session:
 
     key: id of its owner. reason and ended_at: why and since when it takes no calls; None while it is open.
     expires_at: the fixed clock; None where it has none. idle_expires_at: the idle clock, as last written.
+    extensions: how often its life was extended. ended_by: who ended it. kept_until: when the files of an ended one are
+    deleted; None where there are none.
     """
 
     id: str
@@ -45,6 +47,9 @@ class Session:
     idle_timeout: float | None = None
     idle_expires_at: datetime | None = None
     one_shot: bool = False
+    extensions: int = 0
+    ended_by: str | None = None
+    kept_until: datetime | None = None
 
     @property
     def gateway(self) -> bool:
@@ -67,6 +72,9 @@ def session_of(row: Row[Any]) -> Session:
         idle_timeout=None if row.idle_timeout is None else row.idle_timeout / 1_000_000,
         idle_expires_at=maybe_moment(row.idle_expires_at),
         one_shot=row.one_shot_of is not None,
+        extensions=row.extensions,
+        ended_by=row.ended_by,
+        kept_until=maybe_moment(row.kept_until),
     )
 
 

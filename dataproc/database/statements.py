@@ -61,7 +61,7 @@ class Ending(NamedTuple):
 
 def _closing(at: ColumnElement[int], *still: ColumnElement[bool]) -> Update:
     open_one = update(sessions).where(sessions.c.id == bindparam("wanted"), sessions.c.state == "open", *still)
-    return open_one.values(state="closing", reason=bindparam("why"), ended_at=at)
+    return open_one.values(state="closing", reason=bindparam("why"), ended_at=at, ended_by=bindparam("who"))
 
 
 # built once where every call of a session needs them: SQLAlchemy takes longer to build a statement than to run it
@@ -83,7 +83,9 @@ _BEGIN_END: dict[Reason, Update] = {
     "idle": _closing(sessions.c.idle_expires_at, sessions.c.idle_expires_at <= _NOW),
 }
 _FINISH_END = (
-    update(sessions).where(sessions.c.id == bindparam("wanted"), sessions.c.state == "closing").values(state="ended")
+    update(sessions)
+    .where(sessions.c.id == bindparam("wanted"), sessions.c.state == "closing")
+    .values(state="ended", kept_until=bindparam("until", type_=BigInteger))
 )
 
 
@@ -121,10 +123,10 @@ def find_key(connection: Connection, key: str) -> KeyState | None:
     return None if row is None else KeyState(*row)
 
 
-def count_open(connection: Connection, key: str) -> int:
-    """How many sessions a key holds open."""
-    query = select(func.count()).where(sessions.c.key_id == key, sessions.c.state == "open")
-    return connection.execute(query).scalar_one()
+def count_open(connection: Connection, key: str | None) -> int:
+    """How many sessions a key holds open; None for all keys."""
+    query = select(func.count()).where(sessions.c.state == "open")
+    return connection.execute(query if key is None else query.where(sessions.c.key_id == key)).scalar_one()
 
 
 def count_states(connection: Connection) -> dict[str, int]:
@@ -163,29 +165,41 @@ def add_token(connection: Connection, row: dict[str, Any]) -> None:
     connection.execute(_ADD_TOKEN, [row])
 
 
-def revoke_token(connection: Connection, token_id: str, now: datetime) -> None:
-    """Take one token back."""
-    living = update(tokens).where(tokens.c.id == token_id, tokens.c.revoked_at.is_(None))
-    connection.execute(living.values(revoked_at=micros(now)))
-
-
-def begin_end(connection: Connection, session_id: str, reason: Reason, now: datetime) -> Ending | None:
+def begin_end(connection: Connection, session_id: str, reason: Reason, now: datetime, by: str) -> Ending | None:
     """Let an open session take no calls any more, if the reason still holds; None for an unknown one."""
-    values = {"wanted": session_id, "why": reason, "now": micros(now)}
+    values = {"wanted": session_id, "why": reason, "now": micros(now), "who": by}
     begun = connection.execute(_BEGIN_END[reason], values).rowcount == 1
     session = find_session(connection, session_id)
     return None if session is None else Ending(session, begun)
 
 
-def finish_end(connection: Connection, session_id: str) -> None:
-    """Make a closing session a tombstone."""
-    connection.execute(_FINISH_END, {"wanted": session_id})
+def finish_end(connection: Connection, session_id: str, kept_until: datetime | None) -> None:
+    """Make a closing session a tombstone, whose files can be restored until that moment."""
+    connection.execute(_FINISH_END, {"wanted": session_id, "until": maybe_micros(kept_until)})
+
+
+def find_kept(connection: Connection, now: datetime, limit: int) -> list[str]:
+    """Ended sessions whose files need not be kept any more, and are still there."""
+    late = select(sessions.c.id).where(sessions.c.kept_until.is_not(None), sessions.c.kept_until <= micros(now))
+    return list(connection.scalars(late.order_by(sessions.c.kept_until).limit(limit)))
+
+
+def begin_scrap(connection: Connection, session_id: str, now: datetime) -> bool:
+    """Give up the files of an ended session: it cannot be restored from now on. Whether that still holds."""
+    late = update(sessions).where(sessions.c.id == session_id, sessions.c.kept_until <= micros(now))
+    return connection.execute(late.values(kept_until=0)).rowcount == 1
+
+
+def finish_scrap(connection: Connection, session_id: str) -> None:
+    """The files are gone."""
+    connection.execute(update(sessions).where(sessions.c.id == session_id).values(kept_until=None))
 
 
 def begin_end_of_one_shots(connection: Connection, node: str, now: datetime) -> int:
     """Close the one-shot sessions of a node that has just started: their calls died with its earlier life."""
     left = update(sessions).where(sessions.c.one_shot_of == node, sessions.c.state == "open")
-    return connection.execute(left.values(state="closing", reason="closed", ended_at=micros(now))).rowcount
+    ending = {"state": "closing", "reason": "closed", "ended_at": micros(now), "ended_by": "server"}
+    return connection.execute(left.values(**ending)).rowcount
 
 
 def keep(connection: Connection, session_id: str) -> None:
@@ -218,6 +232,8 @@ def find_due(connection: Connection, now: datetime, limit: int) -> list[Due]:
 
 def forget(connection: Connection, ended_before: datetime, limit: int) -> int:
     """Delete old tombstones, with their tokens; returns how many."""
-    old = select(sessions.c.id).where(sessions.c.state == "ended", sessions.c.ended_at < micros(ended_before))
+    old = select(sessions.c.id).where(
+        sessions.c.state == "ended", sessions.c.ended_at < micros(ended_before), sessions.c.kept_until.is_(None)
+    )
     gone = delete(sessions).where(sessions.c.id.in_(old.limit(limit).scalar_subquery()))
     return connection.execute(gone).rowcount

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from dataproc.database.core import Database
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from dataproc.database.records import Session, ended, over
 from dataproc.database.statements import postpone_idleness
+from dataproc.errors import SessionEnded
+
+if TYPE_CHECKING:
+    from dataproc.database.core import Database
 
 
 class Use:
@@ -20,14 +27,27 @@ class Use:
         """Whether its idle clock stands still, or is about to be wound."""
         return session_id in self._running or session_id in self._active or session_id in self._winding
 
-    def met(self, session_id: str) -> None:
-        """The session has an idle clock."""
-        self._idling.add(session_id)
+    def met(self, session: Session) -> None:
+        """The session takes calls here."""
+        if session.idle_timeout is not None:
+            self._idling.add(session.id)
 
     def over(self, session_id: str) -> None:
         """The session is over."""
         self._idling.discard(session_id)
         self._active.discard(session_id)
+
+    def ended(self, session: Session, now: datetime) -> SessionEnded | None:
+        """What a caller is told of a session that takes no calls, by its state and both its clocks; None while it does.
+
+        Time that ran out is seen at that instant, whether or not somebody has ended the session yet.
+        """
+        if error := over(session, now):
+            return error
+        idle_since = session.idle_expires_at
+        if idle_since is None or idle_since > now or session.id in self:
+            return None
+        return ended("idle", idle_since)
 
     def begin(self, session_id: str) -> None:
         """A run or a transfer begins."""

@@ -14,7 +14,9 @@ from starlette.types import Receive, Scope, Send
 from dataproc import headers as names
 from dataproc.access import Credentials, scopes
 from dataproc.errors import DataprocError, Unauthorized
-from dataproc.types import Principal, wire_id
+from dataproc.settings import Settings
+from dataproc.telemetry import METRICS
+from dataproc.types import Actor, Principal, wire_id
 from dataproc.web.asgi import CHALLENGE, REQUEST_ID_OF_REPLY, RawHeaders, refusal_headers, respond
 
 if TYPE_CHECKING:
@@ -28,20 +30,48 @@ SESSION_OF_REPLY = "dataproc.session"  # in the scope: what the reply's `Xdata-S
 
 
 async def authenticate(scope: Scope, system: System) -> Principal:
-    """Who sent this request; a gateway's session is opened at its first use. Raises Unauthorized, SessionEnded."""
-    principal = await _checked(Credentials.from_headers(scope["headers"], peer_of(scope)), scope, system)
+    """Who sent this request; a gateway's session is opened at its first use.
+
+    Raises Unauthorized, SessionEnded, Overloaded where the key makes too many calls.
+    """
+    principal = await checked(Credentials.from_headers(scope["headers"], peer_of(scope)), scope, system)
+    system.authenticator.rates.charge(principal.key)
     if principal.via == "gateway":
         await system.sessions.adopt(principal)
     return principal
 
 
-async def _checked(credentials: Credentials, scope: Scope, system: System) -> Principal:
+async def checked(credentials: Credentials, scope: Scope, system: System) -> Principal:
+    settings, authenticator = system.settings, system.authenticator
     try:
-        return await system.authenticator.authenticate(credentials)
+        principal = await authenticator.authenticate(credentials)
     except Unauthorized as error:
-        client = client_address(scope, networks(system.settings.forwarded_allow_ips))
+        client = client_address(scope, networks(settings.forwarded_allow_ips))
         log.warning("credentials_refused", client=client, path=scope["path"], why=error.message)
+        if credentials.guess and "reason" not in error.data and (delay := authenticator.failures.note(client)):
+            await _slow_down(error, delay, client, system)
         raise
+    # the address that a proxy speaks for takes longer to find, and most servers have none
+    client = client_address(scope, networks(settings.forwarded_allow_ips)) if settings.forwarded_allow_ips else None
+    if authenticator.seen.fresh(principal.token or principal.key, client or peer_of(scope) or ""):
+        by = actor(scope, principal, system.settings)
+        system.database.audit.tell("credentials_used", by, key=principal.key, session=principal.session)
+    return principal
+
+
+async def _slow_down(error: Unauthorized, delay: float, client: str, system: System) -> None:
+    """Hold the refusal back. Only wrong credentials come here, so whoever has good ones never waits."""
+    METRICS.rejected("failed_credentials")
+    if system.authenticator.seen.fresh("wrong credentials", client):
+        system.database.audit.tell("credentials_refused", Actor("unknown", client))
+    error.data["retry_after"] = max(1, round(delay))
+    await system.authenticator.failures.hold(delay)
+
+
+def actor(scope: Scope, principal: Principal, settings: Settings, request_id: str | None = None) -> Actor:
+    """The caller, for tombstones and the audit log."""
+    client = client_address(scope, networks(settings.forwarded_allow_ips))
+    return Actor(principal.name, client or None, request_id or scope.get(REQUEST_ID_OF_REPLY))
 
 
 async def principal_of(request: Request) -> Principal:
@@ -77,6 +107,13 @@ def client_address(scope: Scope, proxies: tuple[Network, ...]) -> str:
     return address
 
 
+def by_proxy(scope: Scope, settings: Settings) -> bool:
+    """Whether a trusted proxy passed this request on for somebody."""
+    return any(name == b"x-forwarded-for" for name, _ in scope["headers"]) and _within(
+        peer_of(scope) or "", networks(settings.forwarded_allow_ips)
+    )
+
+
 def _within(address: str, proxies: tuple[Network, ...]) -> bool:
     try:
         parsed = ip_address(address)
@@ -99,7 +136,7 @@ class Resolve:
         reply: RawHeaders = []
         try:
             credentials = Credentials.from_headers(scope["headers"], None)
-            principal = await _checked(replace(credentials, session_id=None), scope, self.system)
+            principal = await checked(replace(credentials, session_id=None), scope, self.system)
         except DataprocError as error:
             reply.extend(refusal_headers(error))
         except Exception as error:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from dataproc.types import Principal, wire_id
+from starlette.types import Scope
+
+from dataproc.types import Actor, Principal, wire_id
 from dataproc.web.asgi import RawHeaders
+from dataproc.web.auth import actor
 
 if TYPE_CHECKING:
     from dataproc.composition import System
@@ -20,16 +23,24 @@ class Exchange:
     ends it. `idempotency_key` is the header's text, None without.
     """
 
-    __slots__ = ("_closes", "_keeps", "_opening", "idempotency_key", "principal", "request_id", "system")
+    __slots__ = ("_closes", "_keeps", "_opening", "_scope", "idempotency_key", "principal", "request_id", "system")
 
-    def __init__(self, system: System, principal: Principal, request_id: str, idempotency_key: str | None) -> None:
+    def __init__(
+        self, system: System, principal: Principal, request_id: str, idempotency_key: str | None, scope: Scope
+    ) -> None:
         self.system = system
         self.principal = principal
         self.request_id = request_id
         self.idempotency_key = idempotency_key
+        self._scope = scope
         self._opening: asyncio.Task[Opened] | None = None
         self._closes = False
         self._keeps = False
+
+    @property
+    def actor(self) -> Actor:
+        """The caller, for tombstones and the audit log."""
+        return actor(self._scope, self.principal, self.system.settings, self.request_id)
 
     async def session(self) -> str:
         """Id of the session that a call runs in."""
@@ -60,12 +71,12 @@ class Exchange:
     async def refuse_more(self) -> None:
         """Let the session that `finish` will end take no more calls."""
         if (session := self.ends) is not None:
-            await self.system.sessions.begin_end(session, "closed")
+            await self.system.sessions.begin_end(session, "closed", self.actor)
 
     async def finish(self) -> None:
         """End the session if that is due. Called once, when every call of the request has ended."""
         if (session := self.ends) is not None:
-            await self.system.reaper.end(session, "closed")
+            await self.system.reaper.end(session, "closed", self.actor)
 
     def reply_headers(self) -> RawHeaders:
         """What the reply says beside its type and length."""

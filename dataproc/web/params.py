@@ -178,6 +178,17 @@ def _bounded(value: float, high_enough: bool, low_enough: bool, lower: str, most
     return value
 
 
+def choice(*words: str) -> Check:
+    """One of these words."""
+
+    def check(value: Any) -> str:
+        if type(value) is not str or value not in words:
+            raise ParamError(f"is to be one of {', '.join(words)}", "literal_error")
+        return value
+
+    return check
+
+
 def string_map(value: Any) -> dict[str, str]:
     """An object of strings."""
     if type(value) is not dict or any(type(each) is not str for each in value.values()):

@@ -85,7 +85,8 @@ class RpcEndpoint:
         settings = self.system.settings
         body = await read_body(receive, headers.get(b"content-length"), settings.request_limit)
         key = headers.get(b"idempotency-key")
-        return Exchange(self.system, principal, request_id, None if key is None else key.decode("latin-1")), body
+        named = None if key is None else key.decode("latin-1")
+        return Exchange(self.system, principal, request_id, named, scope), body
 
     async def _answer(self, exchange: Exchange, body: bytes) -> bytes | None:
         """The body of the reply; None where nothing is to be said."""
@@ -99,6 +100,7 @@ class RpcEndpoint:
             METRICS.rpc("unknown", error.name, 0)
             return jsonrpc.refusal(None, error, request_id=exchange.request_id)
         if isinstance(asked, Batch):
+            self.system.authenticator.rates.owe(exchange.principal.key, len(asked.items) - 1)
             return await self._answer_batch(exchange, asked.items)
         if isinstance(asked, Request) and asked.notification:
             return await self._answer_batch(exchange, [asked])

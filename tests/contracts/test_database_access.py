@@ -174,12 +174,11 @@ class TestCredentials:
         made = await house.keys.create("a")
         opened = await house.sessions.open(await house.caller(made))
         principal = await house.who(token=opened.access_token)
-        assert principal.token is not None
-        await house.sessions.revoke_token(principal.token)
+        await house.sessions.tokens.revoke(principal, opened.access_token)
         with pytest.raises(Unauthorized) as refused:
             await house.who(token=opened.access_token)
         assert refused.value.data == {"reason": "revoked"}
-        assert not await house.sessions.verify(await house.caller(made), opened.access_token)
+        assert not await house.sessions.tokens.verify(await house.caller(made), opened.access_token)
         assert (await house.sessions.live(opened.session.id)).state == "open"
 
 

@@ -83,12 +83,6 @@ async def test_ways_to_open_a_session(client: httpx.AsyncClient, params: Any) ->
     assert {"access_token", "expires_in", "session_id"} <= answer["result"].keys()
 
 
-async def test_scopes_and_idle_timeout_are_refused_for_now(client: httpx.AsyncClient) -> None:
-    """What the server cannot keep yet is refused by name, not ignored."""
-    error = (await call(client, "session.open_session", {"scopes": ["files.read"], "idle_timeout": 60}))["error"]
-    assert {fault["loc"][0] for fault in error["data"]["errors"]} == {"scopes", "idle_timeout"}
-
-
 async def test_a_session_opens_no_session(world: World, client: httpx.AsyncClient) -> None:
     """Opening takes a key, whatever scopes a token carries."""
     opened = await open_session(client)
