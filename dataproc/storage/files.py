@@ -14,6 +14,7 @@ from dataproc.errors import InvalidParams, PreconditionFailed
 from dataproc.storage.folders import Folders, Tree
 from dataproc.storage.paths import RelPath, open_regular, opened_beneath, opened_folder
 
+_SHARE = 2**26  # bytes that one thread sends before it looks up
 RENAMING = threading.Lock()  # between looking at what a condition names, and the rename
 
 
@@ -83,6 +84,28 @@ class Reading:
         """Up to `size` bytes; fewer only at the end. Raises OSError, also once it is closed."""
         with self._lock:
             return os.pread(self._fd, size, offset)
+
+    def lies_at(self, place: str) -> bool:
+        """Whether the file was reached by this real path, and so by no link."""
+        with self._lock:
+            return os.readlink(f"/proc/self/fd/{self._fd}") == place
+
+    def push(self, out: int, offset: int, end: int) -> int:
+        """Send bytes from `offset` on to a socket, as many as it takes now, or a share; up to where it came.
+
+        Raises OSError, and EOFError where the file has become shorter than `end`.
+        """
+        share = min(end, offset + _SHARE)
+        with self._lock:
+            while offset < share:
+                try:
+                    sent = os.sendfile(out, self._fd, offset, share - offset)
+                except BlockingIOError:
+                    break
+                if not sent:
+                    raise EOFError("the file became shorter while it was sent")
+                offset += sent
+        return offset
 
     def close(self) -> None:
         """Waits for a read under way in another thread, as its descriptor may soon be another file's."""

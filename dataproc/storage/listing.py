@@ -6,16 +6,18 @@ import base64
 import json
 import os
 import re
+import stat
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from fnmatch import translate
 
 from dataproc.errors import InvalidParams
 from dataproc.storage.files import Entry, Files
-from dataproc.storage.paths import OWN_PREFIX, RelPath, opened_beneath, opened_folder
+from dataproc.storage.paths import FOLDER, OWN_PREFIX, RelPath, open_beneath, opened_beneath, opened_folder
 
 MAX_LIMIT = 10_000
+PAGE = 1_000  # entries, where the caller does not say
 _MAX_GLOB = 256
 _READ = os.O_RDONLY | os.O_DIRECTORY
 Names = tuple[str, ...]
@@ -31,7 +33,7 @@ class Selection:
 
     recursive: bool = False
     glob: str | None = None
-    limit: int = MAX_LIMIT
+    limit: int = PAGE
     cursor: str | None = None
 
 
@@ -50,13 +52,13 @@ def list_folder(files: Files, path: RelPath, selection: Selection) -> Listing:
     pattern = Pattern(selection.glob) if selection.glob else None
     deep = selection.recursive or (pattern is not None and pattern.deep)
     found: list[Entry] = []
-    with opened_folder(files.tree.files) as root:
+    with opened_folder(files.tree.files) as root, closing(_Lookup(root, path.names)) as lookup:
         for names in _walk(root, path.names, after, deep):
             if pattern is not None and not pattern.matches(names):
                 continue
             if len(found) == selection.limit:
                 return Listing(str(path), found, _cursor(after))
-            if (entry := _entry(root, path.names + names)) is not None:
+            if (entry := lookup.entry(names)) is not None:
                 found.append(entry)
                 after = names
     return Listing(str(path), found, None)
@@ -64,6 +66,9 @@ def list_folder(files: Files, path: RelPath, selection: Selection) -> Listing:
 
 def _walk(root: int, top: Names, after: Names, deep: bool) -> Iterator[Names]:
     """The names below `top`, relative to it, in order, those behind `after`; a folder before what is in it."""
+    if not deep:
+        yield from ((name,) for name in _names(root, top) if (name,) > after)
+        return
     pending = [iter(_children(root, top, (), after))]
     while pending:
         step = next(pending[-1], None)
@@ -73,9 +78,18 @@ def _walk(root: int, top: Names, after: Names, deep: bool) -> Iterator[Names]:
         names, folder = step
         if names > after:
             yield names
-        if deep and folder:
+        if folder:
             with suppress(OSError):  # removed, or closed by its mode
                 pending.append(iter(_children(root, top, names, after)))
+
+
+def _names(root: int, top: Names) -> list[str]:
+    with opened_beneath(root, top, _READ) as folder:
+        found = os.listdir(folder)
+    if not top and OWN_PREFIX in found:
+        found.remove(OWN_PREFIX)
+    found.sort()
+    return found
 
 
 def _children(root: int, top: Names, below: Names, after: Names) -> list[tuple[Names, bool]]:
@@ -85,21 +99,39 @@ def _children(root: int, top: Names, below: Names, after: Names) -> list[tuple[N
     return sorted(each for each in found if each[0] >= least and top + each[0] != (OWN_PREFIX,))
 
 
-def _entry(root: int, names: Names) -> Entry | None:
-    """What lies there, a link to a regular file inside as that file; None if it is gone, or no client can name it."""
-    path = "/".join(names)
-    try:
-        path.encode()
-        with opened_beneath(root, names, os.O_PATH | os.O_NOFOLLOW) as fd:
-            entry = Entry.of(path, os.fstat(fd))
-        if entry.type != "link":
-            return entry
-    except (OSError, UnicodeEncodeError):
-        return None
-    with suppress(OSError), opened_beneath(root, names, os.O_PATH) as fd:
-        if (target := Entry.of(path, os.fstat(fd))).type == "file":
-            return target
-    return entry
+class _Lookup:
+    """What lies at names below `top`. The folder that was looked into last stays open for its neighbours."""
+
+    def __init__(self, root: int, top: Names) -> None:
+        self._root, self._top = root, top
+        self._folder: int | None = None
+        self._below: Names = ()
+
+    def close(self) -> None:
+        """Close that folder."""
+        if self._folder is not None:
+            os.close(self._folder)
+            self._folder = None
+
+    def entry(self, names: Names) -> Entry | None:
+        """A link to a regular file inside is told as that file; None if it is gone, or no client can name it."""
+        path = "/".join(self._top + names)
+        try:
+            path.encode()
+            found = os.stat(names[-1], dir_fd=self._opened(names[:-1]), follow_symlinks=False)
+        except (OSError, UnicodeEncodeError):
+            return None
+        if stat.S_ISLNK(found.st_mode):
+            with suppress(OSError), opened_beneath(self._root, self._top + names, os.O_PATH) as fd:
+                if stat.S_ISREG((target := os.fstat(fd)).st_mode):
+                    found = target
+        return Entry.of(path, found)
+
+    def _opened(self, below: Names) -> int:
+        if self._folder is None or below != self._below:
+            self.close()
+            self._folder, self._below = open_beneath(self._root, self._top + below, FOLDER), below
+        return self._folder
 
 
 class Pattern:

@@ -22,11 +22,11 @@ from dataproc.errors import Conflict, DataprocError, InvalidParams, NotFound, St
 MAX_NAME = 255  # bytes, the kernel's
 MAX_PATH = 4095  # bytes, the kernel's without its closing NUL
 OWN_PREFIX = ".dataproc"  # what dataproc itself leaves in a session directory
+FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC  # a directory as the place of others
 
 _MAX_LINKS = 40  # the kernel's
 _OPENAT2 = 437  # the same number on every architecture that Python runs on
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_BENEATH = 0x02, 0x08
-_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def walking_open(root: int, names: Sequence[str], flags: int) -> int:
 
 def _walk(root: int, todo: list[str], flags: int) -> int | tuple[list[str], int]:
     """A descriptor; or, at a link or the `..` of a link, what to walk instead from the root, and how many links."""
-    here = os.open(".", _FOLDER, dir_fd=root)
+    here = os.open(".", FOLDER, dir_fd=root)
     try:
         for at, name in enumerate(todo):
             if name == "..":
@@ -137,7 +137,7 @@ def _walk(root: int, todo: list[str], flags: int) -> int | tuple[list[str], int]
                 return todo[:at] + _parts(target) + todo[at + 1 :], 1
             if last:
                 return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
-            below = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=here)
+            below = os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=here)
             os.close(here)
             here = below
         return os.open(".", flags | os.O_CLOEXEC, dir_fd=here)
@@ -167,9 +167,9 @@ def _os_error(code: int) -> OSError:
 @cache
 def has_openat2() -> bool:
     """Whether the kernel, and the filter that we may run under, know openat2."""
-    root = os.open("/", _FOLDER)
+    root = os.open("/", FOLDER)
     try:
-        os.close(kernel_open(root, (), _FOLDER))
+        os.close(kernel_open(root, (), FOLDER))
     except OSError:
         return False
     finally:
@@ -185,7 +185,7 @@ def open_beneath(root: int, names: Sequence[str], flags: int) -> int:
 @contextmanager
 def opened_folder(folder: str | os.PathLike[str]) -> Iterator[int]:
     """A descriptor of a folder of our own, the last name of which must be no link."""
-    fd = os.open(folder, _FOLDER | os.O_NOFOLLOW)
+    fd = os.open(folder, FOLDER | os.O_NOFOLLOW)
     try:
         yield fd
     finally:
@@ -193,7 +193,7 @@ def opened_folder(folder: str | os.PathLike[str]) -> Iterator[int]:
 
 
 @contextmanager
-def opened_beneath(root: int, names: Sequence[str], flags: int = _FOLDER) -> Iterator[int]:
+def opened_beneath(root: int, names: Sequence[str], flags: int = FOLDER) -> Iterator[int]:
     """A descriptor of what lies beneath `root`; by default of a directory, good for the `dir_fd` of other calls."""
     fd = open_beneath(root, names, flags)
     try:
@@ -219,10 +219,10 @@ def open_regular(root: int, names: Sequence[str], owner: int | None = None) -> i
 def make_parents(root: int, names: Sequence[str], owner: int | None = None) -> int:
     """A descriptor of the directory `names` beneath `root`, made (and given to `owner`) as far as it is missing."""
     try:
-        return open_beneath(root, names, _FOLDER)
+        return open_beneath(root, names, FOLDER)
     except FileNotFoundError:
         pass
-    above = open_beneath(root, (), _FOLDER)
+    above = open_beneath(root, (), FOLDER)
     for upto in range(1, len(names) + 1):
         try:
             below = _made(root, above, names[:upto], owner)
@@ -234,7 +234,7 @@ def make_parents(root: int, names: Sequence[str], owner: int | None = None) -> i
 
 def _made(root: int, above: int, names: Sequence[str], owner: int | None) -> int:
     try:
-        return open_beneath(root, names, _FOLDER)
+        return open_beneath(root, names, FOLDER)
     except FileNotFoundError:
         with suppress(FileExistsError):  # by a neighbour's upload, or a link that leads nowhere
             os.mkdir(names[-1], 0o700, dir_fd=above)

@@ -37,6 +37,7 @@ class Upload:
         self._digest = hashlib.sha256() if hashed else None
         self._name = uuid.uuid4().hex
         self._lock = threading.Lock()
+        self._hashing = threading.Lock()
         self._fd: int | None = None
         self._closed = False
 
@@ -44,11 +45,15 @@ class Upload:
         """Append. Raises OSError."""
         with self._lock:
             fd = self._opened()
-            if self._digest is not None:
-                self._digest.update(data)
             view = memoryview(data)
             while view:
                 view = view[os.write(fd, view) :]
+
+    def hash(self, data: bytes) -> None:
+        """Take the bytes into the digest; may run beside `write`."""
+        if self._digest is not None:
+            with self._hashing:
+                self._digest.update(data)
 
     def commit(self, condition: Condition, sha256: bytes | None) -> Written:
         """Give the file its name; from then on it outlives this process. Raises OSError and DataprocError."""

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Callable
+import os
+from collections.abc import AsyncIterable, Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dataproc.clock import Clock
 from dataproc.errors import SessionEnded
+from dataproc.storage.archive import Archive, Kind
 from dataproc.storage.backend import Backend
 from dataproc.storage.files import Condition, Entry, Files, Reading, Written
 from dataproc.storage.folders import Tree, session_place
 from dataproc.storage.listing import Listing, Selection, list_folder
 from dataproc.storage.paths import RelPath, told
 from dataproc.storage.upload import Upload
-from dataproc.types import rfc3339
+from dataproc.types import Elsewhere, rfc3339
 
-_KNOWN = 8192  # sessions whose folders are remembered to be there
 _GONE = 100_000  # sessions remembered to be discarded ...
 _GONE_FOR = 600.0  # ... and for how long, in seconds: a request that found its session alive has long ended by then
 
 T = TypeVar("T")
-K = TypeVar("K")
-V = TypeVar("V")
 
 
 class Workspaces:
@@ -33,14 +32,12 @@ class Workspaces:
     def __init__(self, backend: Backend, clock: Clock) -> None:
         self._backend = backend
         self._clock = clock
-        self._known: dict[str, Tree] = {}
-        self._applications: dict[tuple[str, str], Path] = {}
         self._bringing: dict[str, asyncio.Task[Tree]] = {}
         self._gone: dict[str, tuple[float, str]] = {}  # when, by both clocks
 
     def of(self, session_id: str) -> Workspace:
         """The workspace of a session; nothing is made yet. Raises InvalidParams for what is no session id."""
-        if session_id not in self._known:
+        if self._backend.known(session_id) is None:
             session_place(session_id)
         return Workspace(self, self._backend, session_id)
 
@@ -51,7 +48,6 @@ class Workspaces:
         """
         session_place(session_id)
         self._remember_gone(session_id)
-        self._known.pop(session_id, None)
         if (task := self._bringing.get(session_id)) is not None:
             await asyncio.wait([task])
         await self._backend.drop(session_id)
@@ -62,12 +58,7 @@ class Workspaces:
 
     async def application(self, key: str, module: str) -> Path:
         """The folder that a module keeps across the sessions of a key. Raises InvalidParams, StorageUnavailable."""
-        found = self._applications.get((key, module))
-        if found is None:
-            found = await self._backend.application(key, module)
-            _bounded(self._applications, _KNOWN)
-            self._applications[key, module] = found
-        return found
+        return await self._backend.application(key, module)
 
     async def check(self) -> None:
         """Raises StorageUnavailable where the storage cannot be written to."""
@@ -83,14 +74,22 @@ class Workspaces:
 
     def known(self, session_id: str) -> Tree | None:
         """The folders of a session that are surely there, without asking the disk."""
-        return self._known.get(session_id)
+        return self._backend.known(session_id)
+
+    async def elsewhere(self, session_id: str) -> Elsewhere | None:
+        """Which other node has the session now; None where it is here, or is to be brought here."""
+        return None if self._backend.known(session_id) is not None else await self._backend.elsewhere(session_id)
+
+    def on_left(self, act: Callable[[str], Awaitable[None]]) -> None:
+        """Have `act` end what still works in a session's folders before they are taken away from this node."""
+        self._backend.on_left(act)
 
     async def bring(self, session_id: str) -> Tree:
         """The folders of a session, made or fetched if they are missing; callers at once share one making."""
         self.refuse_gone(session_id)
         task = self._bringing.get(session_id)
         if task is None:
-            task = asyncio.create_task(self._bring(session_id))
+            task = asyncio.create_task(self._backend.bring(session_id))
             self._bringing[session_id] = task
             task.add_done_callback(lambda _: self._bringing.pop(session_id, None))
         tree = await asyncio.shield(task)
@@ -102,24 +101,12 @@ class Workspaces:
         if (gone := self._gone.get(session_id)) is not None:
             raise SessionEnded("the session has ended; open a new one", reason="closing", ended_at=gone[1])
 
-    async def _bring(self, session_id: str) -> Tree:
-        tree = await self._backend.bring(session_id)
-        if session_id not in self._gone:
-            _bounded(self._known, _KNOWN)
-            self._known[session_id] = tree
-        return tree
-
     def _remember_gone(self, session_id: str) -> None:
         now = self._clock.monotonic()
         while self._gone and (now - next(iter(self._gone.values()))[0] > _GONE_FOR or len(self._gone) >= _GONE):
             del self._gone[next(iter(self._gone))]
         self._gone.pop(session_id, None)
         self._gone[session_id] = now, rfc3339(self._clock.now())
-
-
-def _bounded(remembered: dict[K, V], most: int) -> None:
-    while len(remembered) >= most:
-        del remembered[next(iter(remembered))]
 
 
 class Workspace:
@@ -132,12 +119,13 @@ class Workspace:
         self._backend = backend
         self.session_id = session_id
 
-    def checkout(self) -> Checkout:
+    def checkout(self, application: tuple[str, str] | None = None) -> Checkout:
         """The real folders, for as long as the block lasts; leaving it makes durable what was changed in them.
 
-        Raises SessionEnded, StorageUnavailable.
+        application: key and module whose folder may be changed, too. Raises SessionEnded, StorageUnavailable, and
+        Conflict where another node has, or took over, the session.
         """
-        return Checkout(self._all, self._backend, self.session_id)
+        return Checkout(self._all, self._backend, self.session_id, application)
 
     async def stat(self, path: RelPath) -> Entry:
         """What lies at a path. Raises NotFound, InvalidParams."""
@@ -156,19 +144,32 @@ class Workspace:
         """What a directory holds, sorted by name. Raises NotFound, InvalidParams."""
         return await self._on_disk(lambda files: list_folder(files, path, selection))
 
+    async def archive(self, path: RelPath, kind: Kind, glob: str | None = None) -> Archive:
+        """A directory as an archive that is made while it is read; the caller closes it. Raises NotFound."""
+        return await self._on_disk(lambda files: Archive(files, path, kind, glob))
+
+    def place(self, path: RelPath, reading: Reading) -> str | None:
+        """Where an open file lies below the storage's folder; None if a link led to it. Does not block for long."""
+        tree = self._all.known(self.session_id)
+        if tree is None:
+            return None
+        root = os.path.realpath(self._backend.folders.root)
+        place = str((tree.files / str(path)).relative_to(self._backend.folders.root))
+        return place if reading.lies_at(f"{root}/{place}") else None
+
     async def write(
         self, path: RelPath, chunks: AsyncIterable[bytes], condition: Condition = None, sha256: bytes | None = None
     ) -> Written:
         """Make or replace a file, whole or not at all. Whoever reads meanwhile sees the old one.
 
-        chunks: large ones, each is a step in a thread. sha256: the digest the bytes must have, else InvalidParams.
-        Raises PreconditionFailed, Conflict for a directory of that name, StorageUnavailable, and what `chunks` raises.
+        chunks: large ones, each is a step in a thread, while the next one is awaited. sha256: the digest the bytes
+        must have, else InvalidParams. Raises PreconditionFailed, Conflict for a directory of that name,
+        StorageUnavailable, and what `chunks` raises.
         """
         async with self.checkout() as tree:
             upload = Upload(self._backend.folders, tree, path, hashed=sha256 is not None)
             try:
-                async for chunk in chunks:
-                    await _below_path(upload.write, chunk)
+                await _written_out(upload, chunks, hashed=sha256 is not None)
                 written = await _below_path(upload.commit, condition, sha256)
             finally:
                 await asyncio.to_thread(upload.close)
@@ -189,21 +190,45 @@ class Workspace:
 class Checkout:
     """The block in which a session's real folders are used."""
 
-    __slots__ = ("_all", "_backend", "_session_id", "_tree")
+    __slots__ = ("_all", "_application", "_backend", "_session_id", "_tree")
 
-    def __init__(self, workspaces: Workspaces, backend: Backend, session_id: str) -> None:
+    def __init__(
+        self, workspaces: Workspaces, backend: Backend, session_id: str, application: tuple[str, str] | None
+    ) -> None:
         self._all = workspaces
         self._backend = backend
         self._session_id = session_id
+        self._application = application
 
     async def __aenter__(self) -> Tree:
         self._tree = self._all.known(self._session_id) or await self._all.bring(self._session_id)
+        self._backend.enter(self._tree)
         return self._tree
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._backend.commit(self._session_id, self._tree)
+        try:
+            await self._backend.commit(self._session_id, self._tree, self._application)
+        finally:
+            self._backend.leave(self._tree)
+
+
+async def _written_out(upload: Upload, chunks: AsyncIterable[bytes], *, hashed: bool) -> None:
+    """Each chunk is written, and hashed beside that, while the next one is on its way."""
+    pending: asyncio.Future[Any] | None = None
+    try:
+        async for chunk in chunks:
+            if pending is not None:
+                await pending
+            steps = [_below_path(upload.write, chunk), *([_below_path(upload.hash, chunk)] if hashed else [])]
+            pending = asyncio.gather(*steps)
+        if pending is not None:
+            await pending
+    except BaseException:
+        if pending is not None and not pending.cancel() and not pending.cancelled():
+            pending.exception()  # one error is enough to tell
+        raise
 
 
 async def _below_path(work: Callable[..., T], *args: object) -> T:

@@ -11,10 +11,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dataproc.telemetry import METRICS
-from dataproc.web import VERSION, files, openrpc, probes, refusals
+from dataproc.web import VERSION, cra, files, model_upload, openrpc, probes, refusals
 from dataproc.web.asgi import REQUEST_ID_OF_REPLY, request_id_of
 from dataproc.web.auth import SESSION_OF_REPLY, Resolve, networks
 from dataproc.web.background import Background
+from dataproc.web.catalogue_api import dataset_methods, model_store_methods
 from dataproc.web.dataproc_api import dataproc_methods, module_methods
 from dataproc.web.rpc import RpcEndpoint
 from dataproc.web.session_api import session_methods
@@ -36,6 +37,8 @@ def create_app(system: System) -> FastAPI:
         "/api/v2/session/jsonrpc": session_methods(settings),
         "/api/v1/dataproc/jsonrpc": dataproc_methods(settings),
         "/api/v2/module/jsonrpc": module_methods(settings),
+        "/api/v2/dataset/jsonrpc": dataset_methods(),
+        "/api/v2/model_store/jsonrpc": model_store_methods(),
     }
     endpoints = {path: RpcEndpoint(system, path, methods, background) for path, methods in tables.items()}
 
@@ -46,8 +49,11 @@ def create_app(system: System) -> FastAPI:
 
     app = Application(endpoints, title="dataproc", version=VERSION, lifespan=lifespan, redoc_url=None)
     app.state.system = system
+    app.state.cra = cra.Facade(system, background)
     refusals.install(app)
     app.include_router(files.router)
+    app.include_router(model_upload.router)
+    app.include_router(cra.router)
     app.include_router(probes.router)
     app.include_router(openrpc.router(tables, settings.public_url or ""))
     resolve = Resolve(system)
@@ -62,6 +68,10 @@ class Application(FastAPI):
         super().__init__(**options)
         self.endpoints = endpoints
 
+    def openapi(self) -> dict[str, Any]:
+        """The document of the ordinary routes."""
+        return refusals.without_422(super().openapi())
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
@@ -70,6 +80,7 @@ class Application(FastAPI):
         if endpoint is not None:
             await endpoint(scope, receive, send)
             return
+        scope = cra.canonical(scope, self.state.system.settings.cra_service)
         request_id = request_id_of(dict(scope["headers"]).get(b"x-request-id"))
         scope[REQUEST_ID_OF_REPLY] = request_id
 

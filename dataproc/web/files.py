@@ -17,16 +17,16 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope, Send
 
 from dataproc.access.scopes import require
 from dataproc.errors import InvalidParams, InvalidRequest
+from dataproc.storage.archive import Kind
 from dataproc.storage.files import Entry, Reading
-from dataproc.storage.listing import MAX_LIMIT, Listing, Selection
+from dataproc.storage.listing import MAX_LIMIT, PAGE, Listing, Selection
 from dataproc.storage.paths import RelPath, decode_path, read_path
-from dataproc.storage.workspace import Workspace, Workspaces
+from dataproc.storage.workspace import Workspace
 from dataproc.types import Principal, rfc3339
-from dataproc.web.auth import principal_of
+from dataproc.web.auth import by_proxy, principal_of
 from dataproc.web.conditional import (
     RangeNotSatisfiable,
     byte_range,
@@ -36,13 +36,13 @@ from dataproc.web.conditional import (
     write_condition,
 )
 from dataproc.web.media_types import media_type
-from dataproc.web.refusals import envelope
+from dataproc.web.refusals import REFUSALS, Refusal, envelope
+from dataproc.web.transfer import ArchiveStream, FileStream, chunks
 
 if TYPE_CHECKING:
     from dataproc.composition import System
 
 PREFIX = "/api/v1/dataproc/files/"
-CHUNK = 512 * 1024  # bytes read or written at once
 
 SAFETY = {
     "X-Content-Type-Options": "nosniff",
@@ -50,7 +50,9 @@ SAFETY = {
     "Cache-Control": "private, no-cache",  # a token in a header of our own tells no cache that the answer is private
 }
 
-router = APIRouter(tags=["files"])
+ARCHIVES: dict[Kind, str] = {"zip": "application/zip", "tar.gz": "application/gzip"}
+
+router = APIRouter(tags=["files"], responses=REFUSALS)
 
 
 class FileEntry(BaseModel):
@@ -72,24 +74,36 @@ class FileListing(BaseModel):
     cursor: str | None
 
 
-async def _workspace(request: Request, scope: str) -> Workspace:
-    """The workspace of the caller's session. Raises what authentication raises, Forbidden, InvalidRequest."""
+async def _workspace(request: Request, scope: str) -> AsyncIterator[Workspace]:
+    """The workspace of the caller's session, which is in use until the answer is sent.
+
+    Raises what authentication raises, Forbidden, InvalidRequest.
+    """
     principal: Principal = await principal_of(request)
     require(principal, scope)
     if principal.session is None:
         raise InvalidRequest("files belong to a session: send its token in the header Xdata-Session-Token")
-    system = cast("System", request.app.state.system)
+    system = _system(request)
     await system.sessions.live(principal.session)
-    workspaces: Workspaces = system.workspaces
-    return workspaces.of(principal.session)
+    system.sessions.enter(principal.session)
+    try:
+        yield system.workspaces.of(principal.session)
+    finally:
+        system.sessions.leave(principal.session)
 
 
-async def _to_read(request: Request) -> Workspace:
-    return await _workspace(request, "files.read")
+def _system(request: Request) -> System:
+    return cast("System", request.app.state.system)
 
 
-async def _to_write(request: Request) -> Workspace:
-    return await _workspace(request, "files.write")
+async def _to_read(request: Request) -> AsyncIterator[Workspace]:
+    async for workspace in _workspace(request, "files.read"):
+        yield workspace
+
+
+async def _to_write(request: Request) -> AsyncIterator[Workspace]:
+    async for workspace in _workspace(request, "files.write"):
+        yield workspace
 
 
 def client_path(
@@ -113,7 +127,7 @@ ClientPath = Annotated[RelPath, Depends(client_path)]
 def _selection(
     recursive: Annotated[bool, Query(description="List what lies in directories below, too.")] = False,
     glob: Annotated[str | None, Query(description="Only names, or with a `/` in it paths, that match.")] = None,
-    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Entries of a page.")] = MAX_LIMIT,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Entries of a page.")] = PAGE,
     cursor: Annotated[str | None, Query(description="From the page before.")] = None,
 ) -> Selection:
     return Selection(recursive, glob, limit, cursor)
@@ -133,20 +147,34 @@ _READ_ANSWERS: dict[int | str, dict[str, Any]] = {
 @router.head(PREFIX + "{path:path}", response_class=Response, summary="What a file is, without its bytes")
 @router.get(PREFIX + "{path:path}", response_class=Response, responses=_READ_ANSWERS, summary="Read a file, or list")
 async def read(
-    request: Request, workspace: ToRead, path: ClientPath, selection: Annotated[Selection, Depends(_selection)]
+    request: Request,
+    workspace: ToRead,
+    path: ClientPath,
+    selection: Annotated[Selection, Depends(_selection)],
+    archive: Annotated[Kind | None, Query(description="The directory and all below it, as one archive.")] = None,
 ) -> Response:
-    """The bytes of a file, or, for a path that ends in `/`, the entries of a directory."""
+    """The bytes of a file, or, for a path that ends in `/`, the entries of a directory, or it as an archive."""
+    if archive is not None:
+        return await _archive(workspace, path, archive, selection.glob)
     if path.directory:
         listing = await workspace.list(path, selection)
         return Response(await asyncio.to_thread(_rendered, listing), media_type="application/json", headers=SAFETY)
     reading = await workspace.read(path)
     answer = None
     try:
-        answer = _file_answer(request, reading)
+        answer = _file_answer(request, workspace, path, reading)
     finally:
         if not isinstance(answer, FileStream):
             reading.close()
     return answer
+
+
+async def _archive(workspace: Workspace, path: RelPath, kind: Kind, glob: str | None) -> Response:
+    if not path.directory:
+        raise InvalidParams.field("archive", "is of a directory, the path of which ends in /")
+    name = f"{path.names[-1] if path.names else 'session'}.{kind}"
+    told = {"Content-Type": ARCHIVES[kind], "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, '')}"}
+    return ArchiveStream(await workspace.archive(path, kind, glob), {**told, **SAFETY})
 
 
 @router.put(
@@ -155,7 +183,9 @@ async def read(
     response_class=Response,
     responses={
         204: {"description": "It replaced a file"},
-        412: {"description": "`If-Match` or `If-None-Match` forbids"},
+        412: {"model": Refusal, "description": "`If-Match` or `If-None-Match` forbids"},
+        413: {"model": Refusal, "description": "Larger than a file may be"},
+        507: {"model": Refusal, "description": "A quota of the session or its key is used up"},
     },
     openapi_extra={"requestBody": {"required": True, "content": {"application/octet-stream": {}}}},
     summary="Write a file",
@@ -166,7 +196,8 @@ async def write(request: Request, workspace: ToWrite, path: ClientPath) -> Respo
         raise InvalidParams.field("Content-Range", "a part of a file cannot be put; send all of it")
     condition, sha256 = write_condition(request.headers), sent_sha256(request.headers)
     try:
-        written = await workspace.write(path, _chunks(request), condition, sha256)
+        body = chunks(request, _system(request).settings.upload_limit)
+        written = await workspace.write(path, body, condition, sha256)
     except ClientDisconnect:
         return Response(status_code=400)  # for nobody: the client has gone, and nothing was kept
     headers = {"ETag": written.entry.etag, "Last-Modified": last_modified(written.entry)}
@@ -182,57 +213,27 @@ async def delete(request: Request, workspace: ToWrite, path: ClientPath, recursi
     return Response(status_code=204)
 
 
-class FileStream(Response):
-    """A file, or a part of it, in chunks. Closes the file."""
-
-    def __init__(self, reading: Reading, part: range | None) -> None:
-        self.reading = reading
-        self.part = range(reading.entry.size) if part is None else part
-        super().__init__(status_code=200 if part is None else 206, headers=_about(reading.entry))
-        self.headers["Content-Length"] = str(len(self.part))
-        if part is not None:
-            self.headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{reading.entry.size}"
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        gone = asyncio.create_task(_disconnected(receive))
-        try:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            if scope["method"] != "HEAD":
-                await self._send_part(send, gone)
-            await send({"type": "http.response.body", "body": b""})
-        except BaseException:
-            await asyncio.to_thread(self.reading.close)  # a read that was left behind may still hold it
-            raise
-        finally:
-            gone.cancel()
-        self.reading.close()
-
-    async def _send_part(self, send: Send, gone: asyncio.Task[None]) -> None:
-        at = self.part.start
-        while at < self.part.stop and not gone.done():
-            body = await asyncio.to_thread(self.reading.pread, min(CHUNK, self.part.stop - at), at)
-            if not body:
-                # cut short by its writer: breaking the connection is the only way left to tell
-                raise EOFError("the file became shorter while it was sent")
-            at += len(body)
-            await send({"type": "http.response.body", "body": body, "more_body": True})
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-def _file_answer(request: Request, reading: Reading) -> Response:
+def _file_answer(request: Request, workspace: Workspace, path: RelPath, reading: Reading) -> Response:
     entry = reading.entry
     if not_modified(request.headers, entry):
         return Response(status_code=304, headers=_about(entry))
+    if (elsewhere := _by_the_proxy(request, workspace, path, reading)) is not None:
+        return Response(headers={**_about(entry), "X-Accel-Redirect": elsewhere})
     try:
-        return FileStream(reading, byte_range(request.headers, entry))
+        return FileStream(reading, byte_range(request.headers, entry), _about(entry))
     except RangeNotSatisfiable as error:
         answer = envelope(request, error, error.http_status)
         answer.headers["Content-Range"] = f"bytes */{entry.size}"
         return answer
+
+
+def _by_the_proxy(request: Request, workspace: Workspace, path: RelPath, reading: Reading) -> str | None:
+    """Where the proxy that passed this request on finds the file, if it is to send it; it follows no links."""
+    settings = _system(request).settings
+    if settings.accel_prefix is None or request.method != "GET" or settings.local_storage is None:
+        return None
+    place = workspace.place(path, reading) if by_proxy(request.scope, settings) else None
+    return None if place is None else quote(f"{settings.accel_prefix.rstrip('/')}/{place}")
 
 
 def _about(entry: Entry) -> dict[str, str]:
@@ -243,21 +244,6 @@ def _about(entry: Entry) -> dict[str, str]:
         "Content-Type": media_type(entry.path),
         **SAFETY,
     }
-
-
-async def _chunks(request: Request) -> AsyncIterator[bytes]:
-    """The body in pieces that are worth a thread's time."""
-    waiting: list[bytes] = []
-    size = 0
-    async for piece in request.stream():
-        waiting.append(piece)
-        size += len(piece)
-        if size >= CHUNK:
-            yield b"".join(waiting)
-            waiting.clear()
-            size = 0
-    if size:
-        yield b"".join(waiting)
 
 
 def _rendered(listing: Listing) -> bytes:

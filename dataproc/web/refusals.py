@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Any
 
 import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -26,6 +28,29 @@ from dataproc.web.asgi import REQUEST_ID_OF_REPLY, refusal_headers, status_of
 
 log = structlog.get_logger(__name__)
 
+
+class RefusalError(BaseModel):
+    """What was refused, and why."""
+
+    code: int
+    message: str
+    data: dict[str, Any]
+
+
+class Refusal(BaseModel):
+    """The body of every refusal."""
+
+    error: RefusalError
+
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Refusal, "description": "Wrong params: `data.errors` has an entry for each"},
+    401: {"model": Refusal, "description": "No credentials, wrong ones, or a session that is over"},
+    403: {"model": Refusal, "description": "The credentials lack the scope in `data.scope`"},
+    404: {"model": Refusal, "description": "Nothing of that name"},
+    503: {"model": Refusal, "description": "The storage does not answer, or a bound is reached"},
+}
+
 _KINDS: dict[int, type[DataprocError]] = {401: Unauthorized, 403: Forbidden, 404: NotFound, 413: TooLarge}
 
 
@@ -35,6 +60,16 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _unprocessable)
     app.add_exception_handler(Exception, _failed)
+
+
+def without_422(schema: dict[str, Any]) -> dict[str, Any]:
+    """The OpenAPI document without the answer that FastAPI would give to wrong params; ours is the 400."""
+    for operations in schema.get("paths", {}).values():
+        for operation in operations.values():
+            operation.get("responses", {}).pop("422", None)
+    for name in ("HTTPValidationError", "ValidationError"):
+        schema.get("components", {}).get("schemas", {}).pop(name, None)
+    return schema
 
 
 def envelope(request: Request, error: DataprocError, status: int) -> Response:

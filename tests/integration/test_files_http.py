@@ -6,16 +6,19 @@ import asyncio
 import base64
 import hashlib
 import http.client
+import io
 import json
 import os
 import socket
+import tarfile
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import IO, Any, cast
 
 import pytest
 import uvicorn
@@ -29,6 +32,8 @@ from dataproc.settings import Settings
 from dataproc.storage import open_workspaces
 from dataproc.types import Principal
 from dataproc.web import files, refusals
+from dataproc.web.server import PeerProtocol
+from dataproc.web.transfer import CHUNK
 
 PREFIX = files.PREFIX
 DEADLINE = 30
@@ -87,7 +92,7 @@ class Server(uvicorn.Server):
     """A uvicorn that tells when it is up."""
 
     def __init__(self, app: FastAPI) -> None:
-        super().__init__(uvicorn.Config(app, port=0, log_level="warning", lifespan="off"))
+        super().__init__(uvicorn.Config(app, port=0, log_level="warning", lifespan="off", http=PeerProtocol))
         self.up = threading.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -102,7 +107,11 @@ async def _serve(settings: Settings, told: dict[str, Any], ready: threading.Even
     principal = Principal(key.id, "key", key.scopes, key.grants)
     workspaces = open_workspaces(settings)
     system = SimpleNamespace(
-        settings=settings, workspaces=workspaces, sessions=sessions, authenticator=Authenticator(database, settings)
+        settings=settings,
+        database=database,
+        workspaces=workspaces,
+        sessions=sessions,
+        authenticator=Authenticator(database, settings),
     )
     app = FastAPI()
     app.state.system = system
@@ -128,7 +137,7 @@ async def _serve(settings: Settings, told: dict[str, Any], ready: threading.Even
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """A server that is up, and what it stands on."""
-    settings = Settings(storage_url=str(tmp_path_factory.mktemp("server") / "storage"))
+    settings = Settings(storage_url=str(tmp_path_factory.mktemp("server") / "storage"), upload_limit=64 * 2**20)
     told: dict[str, Any] = {}
     ready = threading.Event()
     thread = threading.Thread(target=lambda: asyncio.run(_serve(settings, told, ready)))
@@ -188,7 +197,7 @@ def test_put_get_head(served: Served) -> None:
 
 def test_a_file_larger_than_a_chunk_comes_back_whole(served: Served) -> None:
     """A body in many pieces, without a length, is stored and sent bit by bit the same."""
-    data = os.urandom(3 * files.CHUNK + 7)
+    data = os.urandom(3 * CHUNK + 7)
     pieces = (data[at : at + 100_000] for at in range(0, len(data), 100_000))
     assert served.ask("PUT", "big", pieces).status == 201
     assert served.ask("GET", "big").body == data
@@ -368,7 +377,7 @@ def test_an_upload_cut_off_leaves_nothing(served: Served) -> None:
     """A client that goes away in the middle of its body leaves no file and no part of one."""
     with socket.create_connection(("127.0.0.1", served.port)) as client:
         head = f"PUT {PREFIX}a/b HTTP/1.1\r\nHost: x\r\nXdata-Session-Token: {served.token}\r\n"
-        client.sendall(f"{head}Content-Length: 9999999\r\n\r\n".encode() + bytes(2 * files.CHUNK))
+        client.sendall(f"{head}Content-Length: 9999999\r\n\r\n".encode() + bytes(2 * CHUNK))
         until(lambda: (served.folder / "incoming").exists() and any((served.folder / "incoming").iterdir()))
     until(lambda: not any((served.folder / "incoming").iterdir()))
     assert list((served.folder / "files").iterdir()) == []
@@ -414,3 +423,122 @@ def test_who_may(served: Served) -> None:
         over = served.ask(method, "f", b"1" if method == "PUT" else None)
         assert (over.status, over.error["code"]) == (401, -32003)
     assert not served.folder.exists()
+
+
+def _built(served: Served) -> Path:
+    folder = served.folder / "files"
+    served.ask("PUT", "a/x.csv", b"1,2\n" * 1000)
+    served.ask("PUT", "y.txt", b"y")
+    (folder / "empty").mkdir()
+    (folder / "out").symlink_to("/etc/passwd")
+    (folder / "up").symlink_to("../../..")
+    os.mkfifo(folder / "fifo")
+    (folder / "..\\..\\evil").write_bytes(b"e")
+    return folder
+
+
+def test_an_archive_holds_the_regular_files(served: Served) -> None:
+    """Everything below the directory, under names relative to it; no link is followed, nothing waited for."""
+    _built(served)
+    packed = zipfile.ZipFile(io.BytesIO(served.ask("GET", "?archive=zip").body))
+    assert (sorted(packed.namelist()), packed.testzip()) == ([".._.._evil", "a/x.csv", "empty/", "y.txt"], None)
+    assert packed.read("a/x.csv") == b"1,2\n" * 1000
+    answer = served.ask("GET", "?archive=tar.gz")
+    assert (answer.headers["Content-Type"], answer.headers["X-Content-Type-Options"]) == ("application/gzip", "nosniff")
+    with tarfile.open(fileobj=io.BytesIO(answer.body)) as tar:
+        assert sorted(tar.getnames()) == ["..\\..\\evil", "a/x.csv", "empty", "y.txt"]
+        extracted = tar.extractfile("a/x.csv")
+        assert extracted is not None
+        assert extracted.read() == b"1,2\n" * 1000
+    below = zipfile.ZipFile(io.BytesIO(served.ask("GET", "a/?archive=zip").body))
+    assert below.namelist() == ["x.csv"]
+    chosen = zipfile.ZipFile(io.BytesIO(served.ask("GET", "?archive=zip&glob=*.txt").body))
+    assert chosen.namelist() == ["y.txt"]
+
+
+def test_an_archive_of_what_is_no_directory(served: Served) -> None:
+    """A file, a missing directory, a link out and an unknown format are refused before anything is sent."""
+    _built(served)
+    asked = {"y.txt?archive=zip": 400, "b/?archive=zip": 404, "up/?archive=zip": 400, "?archive=rar": 400}
+    assert {path: served.ask("GET", path).status for path in asked} == asked
+    assert served.ask("HEAD", "?archive=zip").body == b""
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_the_holes_of_a_sparse_file_come_back(served: Served, kind: str) -> None:
+    """A file with holes is the same after the way through an archive."""
+    place = served.folder / "files" / "sparse"
+    served.ask("PUT", "sparse", b"")
+    with place.open("wb") as file:
+        for at in (0, 20 * 2**20 + 3, 40 * 2**20):
+            file.seek(at)
+            file.write(b"data" * 5000)
+        file.truncate(90 * 2**20)
+    body = io.BytesIO(served.ask("GET", f"?archive={kind}").body)
+    if kind == "zip":
+        with zipfile.ZipFile(body) as packed:
+            assert packed.read("sparse") == place.read_bytes()
+    else:
+        with tarfile.open(fileobj=body) as tar, cast("IO[bytes]", tar.extractfile("sparse")) as member:
+            assert member.read() == place.read_bytes()
+
+
+def test_a_sparse_terabyte_is_bounded(served: Served) -> None:
+    """A terabyte of nothing is a few bytes in a tar, and in a zip a stream that begins at once and is small."""
+    served.ask("PUT", "sparse", b"")
+    os.truncate(served.folder / "files" / "sparse", 2**40)
+    assert len(served.ask("GET", "?archive=tar.gz").body) < 2**16
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=DEADLINE)
+    connection.request("GET", f"{PREFIX}?archive=zip", headers={"Xdata-Session-Token": served.token})
+    assert connection.getresponse().read(2**20).startswith(b"PK")
+    connection.close()
+    until(lambda: not _held(served.folder / "files" / "sparse"))
+
+
+def test_a_session_is_in_use_while_bytes_travel(served: Served) -> None:
+    """A download or upload under way counts as use of the session until it ends, and winds its idle clock."""
+    served.ask("PUT", "big", bytes(32 * 2**20))
+
+    async def running(system: Any) -> int:
+        return int(system.sessions.running(served.session))
+
+    until(lambda: served.run(running) == 0)
+    for head in (f"GET {PREFIX}big HTTP/1.1", f"PUT {PREFIX}other HTTP/1.1\r\nContent-Length: 9"):
+        with socket.create_connection(("127.0.0.1", served.port)) as client:
+            client.sendall(f"{head}\r\nHost: x\r\nXdata-Session-Token: {served.token}\r\n\r\n".encode())
+            until(lambda: served.run(running) == 1)
+        until(lambda: served.run(running) == 0)
+
+
+def test_an_upload_above_the_limit(served: Served) -> None:
+    """A file above the limit is refused, announced or not, and nothing of it is left."""
+    for body in (bytes(64 * 2**20 + 1), iter([bytes(2**20)] * 65)):
+        answer = served.ask("PUT", "big", body)
+        assert (answer.status, answer.error["data"]["name"], answer.error["data"]["limit"]) == (413, "too_large", 2**26)
+    assert served.ask("GET", "big").status == 404
+    assert list((served.folder / "incoming").iterdir()) == []
+
+
+def test_replies_on_one_connection_stay_apart(served: Served) -> None:
+    """Requests sent at once on one connection are answered in order, also behind a file that the kernel sends."""
+    data = os.urandom(5 * 2**20)
+    served.ask("PUT", "big", data)
+    asked = f"GET {PREFIX}big HTTP/1.1\r\nHost: x\r\nXdata-Session-Token: {served.token}\r\n"
+    with socket.create_connection(("127.0.0.1", served.port), DEADLINE) as client:
+        client.sendall(f"{asked}\r\n{asked}Range: bytes=1-3\r\n\r\n{asked}Connection: close\r\n\r\n".encode())
+        received = b"".join(iter(lambda: client.recv(2**20), b""))
+    first, second, third = received.split(b"HTTP/1.1 ")[1:]
+    assert [each[:3] for each in (first, second, third)] == [b"200", b"206", b"200"]
+    assert (first.partition(b"\r\n\r\n")[2] == data, second.endswith(data[1:4]), third.endswith(data)) == (True,) * 3
+
+
+def test_a_file_that_shrinks_breaks_the_connection(served: Served) -> None:
+    """A reader is never told that a file is whole which was cut short while it was sent."""
+    served.ask("PUT", "big", bytes(32 * 2**20))
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=DEADLINE)
+    connection.request("GET", f"{PREFIX}big", headers={"Xdata-Session-Token": served.token})
+    answer = connection.getresponse()
+    os.truncate(served.folder / "files" / "big", 10)
+    with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+        answer.read()
+    connection.close()
