@@ -97,7 +97,7 @@ class UserTokens:
         )
 
     async def take(self, holder: Holder, session_id: str) -> None:
-        """A session just opened becomes one of the token's, with its idle clock. Raises Unauthorized where that was ended."""
+        """A session just opened becomes one of the token's, with its idle clock. Raises Unauthorized for an ended one."""
         living = select(user_tokens.c.id).where(user_tokens.c.id == holder.token, user_tokens.c.ended_at.is_(None))
         clock = {
             "idle_timeout": self.timeout // timedelta(microseconds=1),
