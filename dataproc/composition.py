@@ -12,6 +12,7 @@ import structlog
 from filelock import BaseFileLock, FileLock, Timeout
 
 from dataproc.access import Authenticator, Keys
+from dataproc.catalogue import Catalogue
 from dataproc.clock import Clock, SystemClock
 from dataproc.database import Database
 from dataproc.database.runs import RunStore
@@ -42,6 +43,7 @@ class System:
     authenticator: Authenticator
     sessions: Sessions
     workspaces: Workspaces
+    catalogue: Catalogue
     runs: RunStore
     engine: LocalEngine
     registry: Registry
@@ -121,6 +123,7 @@ async def build(settings: Settings) -> System:
         authenticator=Authenticator(database, settings),
         sessions=sessions,
         workspaces=workspaces,
+        catalogue=Catalogue(database, settings.storage_url),
         runs=runs,
         engine=engine,
         registry=registry,

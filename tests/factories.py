@@ -19,6 +19,7 @@ import httpx
 from fastapi import FastAPI
 
 from dataproc.access import Authenticator, Keys, NewKey, require_exec
+from dataproc.catalogue import Catalogue
 from dataproc.clock import SystemClock
 from dataproc.database import Database, RunStore
 from dataproc.engine.local import LocalEngine
@@ -35,6 +36,8 @@ from dataproc.web.app import create_app
 DATAPROC = "/api/v1/dataproc/jsonrpc"
 MODULE = "/api/v2/module/jsonrpc"
 SESSION = "/api/v1/session/jsonrpc"
+DATASET = "/api/v2/dataset/jsonrpc"
+MODEL_STORE = "/api/v2/model_store/jsonrpc"
 
 Method = Callable[[Call, Path], Awaitable[Outcome]]
 """A method of a module: the call and the session directory in, how it ended out."""
@@ -135,8 +138,10 @@ class World:
     reaper: Reaper
     folder: Path
     app: FastAPI = field(init=False)
+    catalogue: Catalogue = field(init=False)
 
     def __post_init__(self) -> None:
+        self.catalogue = Catalogue(self.database, self.settings.storage_url)
         self.app = create_app(self)  # type: ignore[arg-type]
 
     async def key(self, name: str = "", **chosen: Any) -> NewKey:
@@ -208,7 +213,7 @@ def an_exec(method: str = "append", module: str = "plain", **members: Any) -> di
 
 async def call(client: httpx.AsyncClient, method: str, params: Any = None, *, path: str | None = None) -> Any:
     """The response object of one call, at the endpoint that its name belongs to."""
-    where = path or {"session": SESSION, "module": MODULE}.get(method.partition(".")[0], DATAPROC)
+    where = path or {"session": SESSION, "module": MODULE, "dataset": DATASET, "model_store": MODEL_STORE}.get(method.partition(".")[0], DATAPROC)
     response = await client.post(where, json=a_call(method, params))
     assert response.status_code == 200, response.text
     return response.json()

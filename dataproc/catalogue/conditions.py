@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal, cast
 
 from sqlalchemy import ColumnElement, and_, not_, or_
 
 from dataproc.catalogue.columns import Column, ValueRefused
+from dataproc.database.tables import micros
 from dataproc.errors import InvalidParams
 
 Operator = Literal["=", "<>", "<", "<=", ">", ">="]
@@ -156,9 +158,10 @@ def sql(node: Node, columns: Mapping[str, ColumnElement[Any]]) -> ColumnElement[
     """The condition as an expression over columns of a table; every value is a bound parameter."""
     match node:
         case Comparison(operator, column, value):
-            return _COMPARE[operator](columns[column.name], value)
+            found: ColumnElement[bool] = _COMPARE[operator](columns[column.name], _bound(value))
+            return found
         case OneOf(column, values):
-            return columns[column.name].in_(values)
+            return columns[column.name].in_([_bound(value) for value in values])
         case Like(column, pattern):
             return columns[column.name].like(pattern, escape="\\")
         case IsNull(column):
@@ -169,6 +172,10 @@ def sql(node: Node, columns: Mapping[str, ColumnElement[Any]]) -> ColumnElement[
             return or_(*(sql(part, columns) for part in parts))
         case Not(part):
             return not_(sql(part, columns))
+
+
+def _bound(value: Any) -> Any:
+    return micros(value) if isinstance(value, datetime) else value  # as the tables keep moments
 
 
 _COMPARE: Mapping[Operator, Any] = {

@@ -40,13 +40,6 @@ def schema_of(columns: Iterable[Column]) -> pa.Schema:
     return pa.schema([pa.field(each.name, _TYPES[each.kind], each.nullable) for each in columns])
 
 
-def table_of(columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> pa.Table:
-    """A table of rows whose values the columns have read."""
-    schema = schema_of(columns)
-    arrays = [pa.array([row[at] for row in rows], field.type) for at, field in enumerate(schema)]
-    return pa.Table.from_arrays(arrays, schema=schema)
-
-
 class Tables:
     """The tables in a store."""
 
@@ -61,6 +54,12 @@ class Tables:
                 rows += batch.num_rows
                 writer.write(batch)
         return Part(name, rows)
+
+    def add(self, state: State, rows: Sequence[Sequence[Any]]) -> Part:
+        """A new part of rows whose values the columns have read. Raises OSError."""
+        schema = schema_of(state.columns)
+        arrays = [pa.array([row[at] for row in rows], field.type) for at, field in enumerate(schema)]
+        return self.write(state.folder, state.columns, [pa.Table.from_arrays(arrays, schema=schema)])
 
     def batches(self, state: State) -> Iterator[pa.RecordBatch]:
         """All rows, in the order in which they were put."""
