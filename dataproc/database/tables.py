@@ -275,6 +275,23 @@ catalogue_shares = Table(
     Column("owner_id", String(160), nullable=False),
 )
 
+# who has a session whose files lie in a store of objects; no foreign key: it outlives the session until all is deleted
+leases = Table(
+    "leases",
+    metadata,
+    Column("session_id", String(160), primary_key=True),
+    Column("holder", String(32)),  # one life of a node
+    Column("node", Text, nullable=False),
+    Column("url", Text),
+    Column("fence", BigInteger, nullable=False),  # grows each time that another takes it
+    Column("expires_at", BigInteger, nullable=False),
+    Column("revision", Text),  # what the files are
+    Column("published", Text),  # the revision that was copied to plain names
+    Column("dropped_at", BigInteger),
+)
+_DROPPED = text("dropped_at IS NOT NULL")
+Index("ix_leases_dropped_at", leases.c.dropped_at, sqlite_where=_DROPPED, postgresql_where=_DROPPED)
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 

@@ -7,20 +7,28 @@ from dataproc.settings import Settings
 from dataproc.storage.backend import Backend, LocalBackend
 from dataproc.storage.copies import CopyBackend
 from dataproc.storage.folders import Folders, Tree
+from dataproc.storage.leases import Leases, Ledger, MemoryLeases
 from dataproc.storage.objects import Objects
 from dataproc.storage.workspace import Workspace, Workspaces
 
 __all__ = ["Tree", "Workspace", "Workspaces", "open_workspaces"]
 
 
-def open_workspaces(settings: Settings, clock: Clock | None = None) -> Workspaces:
-    """The workspaces in the storage that the settings name. Raises ValueError for one that is not supported."""
-    return Workspaces(_backend(settings), clock or SystemClock())
+def open_workspaces(
+    settings: Settings, clock: Clock | None = None, leases: Leases | None = None, node: str = "node"
+) -> Workspaces:
+    """The workspaces in the storage that the settings name.
+
+    leases: who has which session, where the storage is no folder; by default nobody but this object has any.
+    node: the server's name, under which it keeps copies. Raises ValueError for a storage that cannot be opened.
+    """
+    clock = clock or SystemClock()
+    return Workspaces(_backend(settings, clock, leases, node), clock)
 
 
-def _backend(settings: Settings) -> Backend:
+def _backend(settings: Settings, clock: Clock, leases: Leases | None, node: str) -> Backend:
     if settings.local_storage is not None:
         return LocalBackend(Folders.of(settings, settings.local_storage))
-    if settings.storage_url.startswith("memory://"):
-        return CopyBackend(Objects(settings.storage_url), Folders.of(settings, settings.node_dir / "copies"))
-    raise ValueError("DATAPROC_STORAGE_URL must be a local folder or memory://")
+    folders = Folders.of(settings, settings.node_dir / "copies" / node)
+    leases = leases or MemoryLeases(Ledger(), clock, settings.lease)
+    return CopyBackend(Objects.of(settings), folders, leases, clock, settings.copies_size)

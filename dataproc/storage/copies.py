@@ -1,203 +1,270 @@
 """Storage without folders: a session's files live in a store of objects, and are used in a local copy.
 
-A commit puts what changed under keys of its own, and then the index, which makes it current: no object that a current
-index names is ever written again. What one process holds of a session is believed only by that process; every start
-begins without copies.
+A commit puts what changed under keys of its own (`.rev/<fence>-<n>/…`), then the revision's index, and then names the
+revision in the session's lease, which makes it current: no object that a current index names is ever written again.
+What one process holds of a session is believed only by that process; every start begins without copies.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import stat
-import uuid
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import structlog
 
-from dataproc.errors import InvalidParams, StorageUnavailable
-from dataproc.storage.backend import on_disk
-from dataproc.storage.folders import Folders, Tree, session_place
-from dataproc.storage.index import Index, Kept, KeptFile, KeptFolder, KeptLink, Signature, scan, signature
-from dataproc.storage.objects import Objects
-from dataproc.storage.paths import make_parents, open_regular, opened_beneath, opened_folder
+from dataproc.clock import Clock
+from dataproc.errors import Conflict, DataprocError, SessionEnded, StorageUnavailable
+from dataproc.storage.applications import Applications
+from dataproc.storage.backend import bounded, on_disk
+from dataproc.storage.copy import Copy, index_key, revisions_of
+from dataproc.storage.folders import Folders, Tree
+from dataproc.storage.housekeeping import House
+from dataproc.storage.index import Index, KeptFile, Signature
+from dataproc.storage.keeping import fetch, finish, make_places, put, survey
+from dataproc.storage.leases import Leases
+from dataproc.storage.objects import CHUNK, Objects
+from dataproc.storage.together import together
+from dataproc.types import Dropped, Elsewhere, Lease, rfc3339
+
+BELIEVED = 1.0  # seconds for which another node's lease is believed without asking again
+MOST_BELIEVED = 8192
+GRACE = 0.5  # seconds that are waited longer than a lease has left
 
 _log = structlog.get_logger("dataproc.storage")
 
 
-@dataclass
-class Copy:
-    """What this process knows of a session that it has a copy of. `seen`: each file as it was when it was kept."""
-
-    index: Index
-    seen: dict[str, Signature]
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-
 class CopyBackend:
-    """A store of objects, and local copies of the sessions that were used since the start."""
+    """A store of objects, leases on the sessions in it, and local copies of those that were used since the start."""
 
-    def __init__(self, objects: Objects, folders: Folders) -> None:
+    def __init__(self, objects: Objects, folders: Folders, leases: Leases, clock: Clock, most: int) -> None:
+        """most: bytes of all local copies."""
         self.folders = folders
         self._objects = objects
+        self._leases = leases
+        self._clock = clock
         self._copies: dict[str, Copy] = {}
+        self._others: dict[str, tuple[Elsewhere, float]] = {}
+        self._count = itertools.count(1)  # of all sessions: with the fence it names a revision that never was
+        self._applications = Applications(objects, folders)
+        self._house = House(objects, folders, leases, clock, self._copies, self._lost, self._kept, most)
+        self._left: Callable[[str], Awaitable[None]] | None = None
+
+    def known(self, session_id: str) -> Tree | None:
+        copy = self._copies.get(session_id)
+        if copy is None:
+            return None
+        now = self._clock.monotonic()
+        if copy.lease.until <= now:
+            return None
+        copy.used = now
+        return copy.tree
+
+    async def elsewhere(self, session_id: str) -> Elsewhere | None:
+        now = self._clock.monotonic()
+        believed = self._others.get(session_id)
+        if believed is not None and believed[1] > now:
+            return believed[0]
+        found = await self._leases.find(session_id)
+        self._others.pop(session_id, None)
+        if found is not None:
+            bounded(self._others, MOST_BELIEVED)
+            self._others[session_id] = found, now + min(BELIEVED, found.seconds)
+        return found
+
+    def on_left(self, act: Callable[[str], Awaitable[None]]) -> None:
+        self._left = act
+
+    def enter(self, session_id: str, tree: Tree) -> None:
+        copy = self._copies.get(session_id)
+        if copy is not None and copy.tree is tree:
+            copy.users += 1
+
+    def leave(self, session_id: str, tree: Tree) -> None:
+        copy = self._copies.get(session_id)
+        if copy is not None and copy.tree is tree:
+            copy.users -= 1
+
+    # ------------------------------------------------------------------------------------------------- fetching
 
     async def bring(self, session_id: str) -> Tree:
-        if session_id not in self._copies:
-            self._copies[session_id] = await on_disk(self._fetch, session_id)
-        return self.folders.tree(session_id)
+        self._house.begin()
+        lease = await self._taken(session_id)
+        copy = self._copies.get(session_id)
+        if copy is not None and copy.index.revision != (lease.revision or ""):
+            await self._lost(copy)
+            copy = None
+        if copy is None:
+            copy = self._copies[session_id] = await self._fetched(session_id, lease)
+            self._house.publish(copy)
+        copy.lease, copy.used = lease, self._clock.monotonic()
+        return copy.tree
 
-    async def commit(self, session_id: str, tree: Tree) -> None:
-        # a caller that is cancelled leaves the thread at work, which has to keep the lock until it is done
-        await asyncio.shield(self._commit(session_id))
+    async def _taken(self, session_id: str) -> Lease:
+        """The lease, waited for as long as one that is not renewed can last. Raises Conflict, SessionEnded."""
+        begun = self._clock.monotonic()
+        while True:
+            match await self._leases.take(session_id):
+                case Lease() as lease:
+                    return lease
+                case Dropped():
+                    at = rfc3339(self._clock.now())
+                    raise SessionEnded("the session has ended; open a new one", reason="closing", ended_at=at)
+                case Elsewhere(node, _, seconds):
+                    waited = self._clock.monotonic() - begun
+                    if waited > self._leases.duration + GRACE:
+                        _log.warning("storage.session_elsewhere", session_id=session_id, holder=node)
+                        raise Conflict(
+                            "another server has the session, and cannot be reached from here", reason="lease"
+                        )
+                    await asyncio.sleep(min(seconds, self._leases.duration) + GRACE / 10)
+
+    async def _fetched(self, session_id: str, lease: Lease) -> Copy:
+        await on_disk(self.folders.discard, session_id)  # what a fetch that failed has left
+        tree = await on_disk(self.folders.make, session_id)
+        index, seen = Index(), dict[str, Signature]()
+        if lease.revision is not None:
+            index = await self._index(session_id, lease.revision)
+            owner = self.folders.worker_uid
+            await on_disk(make_places, tree, index, owner)
+            parts = (
+                partial(fetch, self._objects, tree, path, kept, start)
+                for path, kept in index.entries.items()
+                if isinstance(kept, KeptFile)
+                for start in range(0, kept.size, CHUNK)
+            )
+            await together(self._objects.threads, parts)
+            seen = await on_disk(finish, tree, index, owner)
+        published = index if lease.published == lease.revision else None
+        return Copy(session_id, tree, lease, index, seen, published, orphans=lease.fence > 1)
+
+    async def _index(self, session_id: str, revision: str) -> Index:
+        data = await on_disk(self._objects.read, index_key(session_id, revision))
+        try:
+            if data is None:
+                raise ValueError
+            return await asyncio.to_thread(Index.loads, data)
+        except (ValueError, KeyError, TypeError) as error:
+            raise StorageUnavailable("the store's index of the session cannot be read", reason="index") from error
+
+    # --------------------------------------------------------------------------------------------------- keeping
+
+    async def commit(self, session_id: str, tree: Tree, application: tuple[str, str] | None = None) -> None:
+        # a caller that is cancelled leaves the commit at work
+        await asyncio.shield(self._commit(session_id, tree))
+        if application is not None:
+            await asyncio.shield(self._applications.keep(*application))
+
+    async def _commit(self, session_id: str, tree: Tree) -> None:
+        copy = self._copies.get(session_id)
+        if copy is None or copy.tree is not tree:
+            raise _conflict()
+        if copy.waiting is None:  # who comes while a commit is at work shares the next one
+            copy.waiting = asyncio.create_task(self._next_commit(copy))
+            copy.waiting.add_done_callback(_retrieved)
+        await asyncio.shield(copy.waiting)
+
+    async def _next_commit(self, copy: Copy) -> None:
+        async with copy.lock:
+            copy.waiting = None
+            await self._kept(copy)
+
+    async def _kept(self, copy: Copy) -> None:
+        """Commit what was changed. Raises Conflict, StorageUnavailable. The caller has the copy's lock."""
+        if self._copies.get(copy.session) is not copy:
+            raise _conflict()
+        found = await on_disk(survey, copy.tree, copy.index, copy.seen)
+        await self._assured(copy)
+        if not found.changed and found.entries == copy.index.entries:
+            copy.dirty = False
+            return
+        copy.dirty = True
+        revision = f"{copy.lease.fence}-{next(self._count)}"
+        prefix = f"{revisions_of(copy.session)}/{revision}"
+        keys = {f"{prefix}/{number}": names for number, names in enumerate(found.changed)}
+        copy.failed |= {*keys, index_key(copy.session, revision)}
+        puts = (partial(self._put, copy.tree, names, key) for key, names in keys.items())
+        for path, kept in await together(self._objects.threads, puts):
+            if kept is not None:
+                found.entries[path], found.seen[path] = kept
+        index = Index(revision, found.entries)
+        data = await asyncio.to_thread(index.dumps)
+        await on_disk(self._objects.write, index_key(copy.session, revision), data)
+        if not await self._leases.commit(copy.session, copy.lease.fence, revision):
+            await self._lost(copy)
+            raise _conflict()
+        copy.supersede(index, found.seen)
+        self._house.publish(copy)
+
+    def _put(self, tree: Tree, names: tuple[str, ...], key: str) -> tuple[str, tuple[KeptFile, Signature] | None]:
+        return "/".join(names), put(self._objects, tree, names, key, self.folders.worker_uid)
+
+    async def _assured(self, copy: Copy) -> None:
+        """See that the lease is still ours. Raises Conflict."""
+        if copy.lease.until > self._clock.monotonic():
+            return
+        renewed = await self._leases.renew({copy.session: copy.lease.fence})
+        if copy.session not in renewed:
+            await self._lost(copy)
+            raise _conflict()
+        copy.renewed(renewed[copy.session])
+
+    async def _lost(self, copy: Copy) -> None:
+        """Take a copy away, and let nobody work in it any more."""
+        if self._copies.get(copy.session) is not copy:
+            return
+        del self._copies[copy.session]
+        await self._house.stop_publishing(copy)
+        if self._left is not None:
+            await self._left(copy.session)
+        await on_disk(self.folders.discard, copy.session)
+
+    # -------------------------------------------------------------------------------------------------- deleting
 
     async def drop(self, session_id: str) -> None:
         await asyncio.shield(self._dropped(session_id))
 
+    async def _dropped(self, session_id: str) -> None:
+        await self._leases.drop(session_id)
+        copy = self._copies.pop(session_id, None)
+        if copy is not None:
+            await self._house.stop_publishing(copy)
+            async with copy.lock:  # a commit that is at work puts objects that are to be deleted
+                pass
+        await on_disk(self.folders.discard, session_id)
+        self._house.delete(session_id)
+
+    # ------------------------------------------------------------------------------------------------- the rest
+
     async def application(self, key: str, module: str) -> Path:
-        return await on_disk(self.folders.application, key, module)
+        return await self._applications.bring(key, module)
 
     async def sweep(self) -> None:
-        await on_disk(self._sweep)
+        await self.check()
+        await self._house.sweep()
 
     async def check(self) -> None:
         await on_disk(self.folders.check)
         await on_disk(self._objects.check)
 
     async def settle(self) -> None:
-        await asyncio.to_thread(self.folders.trash.settle)
+        await self._house.settle()
 
     async def close(self) -> None:
-        await asyncio.to_thread(self.folders.trash.close)
-
-    async def _commit(self, session_id: str) -> None:
-        copy = self._copies.get(session_id)
-        if copy is None:
-            return
-        async with copy.lock:
-            if self._copies.get(session_id) is copy:
-                await on_disk(self._keep, session_id, copy)
-
-    async def _dropped(self, session_id: str) -> None:
-        copy = self._copies.pop(session_id, None)
-        async with copy.lock if copy is not None else asyncio.Lock():
-            await on_disk(self._drop, session_id)
-
-    def _fetch(self, session_id: str) -> Copy:
-        """Make the local copy, whatever a fetch that failed has left of one."""
-        self.folders.discard(session_id)
-        tree = self.folders.make(session_id)
-        data = self._objects.read(_index_key(session_id))
-        if data is None:
-            return Copy(Index(), {})
-        try:
-            index = Index.loads(data)
-        except (ValueError, KeyError, TypeError) as error:
-            raise StorageUnavailable("the store's index of the session cannot be read", reason="index") from error
-        with opened_folder(tree.files.parent) as top:
-            return Copy(index, self._filled(top, index))
-
-    def _filled(self, top: int, index: Index) -> dict[str, Signature]:
-        """Folders, then files, then links: nothing is written through a link that the index brings along."""
-        seen = {}
-        for path, kept in index.entries.items():
-            if isinstance(kept, KeptFolder):
-                os.close(make_parents(top, path.split("/"), self.folders.worker_uid))
-        for path, kept in index.entries.items():
-            if isinstance(kept, KeptFile):
-                seen[path] = self._filled_file(top, path, kept)
-        for path, kept in index.entries.items():
-            if isinstance(kept, KeptLink):
-                *above, name = path.split("/")
-                with opened_beneath(top, above) as parent:
-                    os.symlink(kept.target, name, dir_fd=parent)
-        for path, kept in reversed(index.entries.items()):
-            if isinstance(kept, KeptFolder):
-                with opened_beneath(top, path.split("/"), os.O_RDONLY | os.O_DIRECTORY) as folder:
-                    os.fchmod(folder, kept.mode)
-        return seen
-
-    def _filled_file(self, top: int, path: str, kept: KeptFile) -> Signature:
-        *above, name = path.split("/")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with opened_beneath(top, above) as parent:
-            fd = os.open(name, flags, 0o600, dir_fd=parent)
-        try:
-            self._objects.download(kept.key, kept.size, fd)
-            if (owner := self.folders.worker_uid) is not None:
-                os.fchown(fd, owner, owner)
-            os.fchmod(fd, kept.mode)
-            os.utime(fd, ns=(kept.modified, kept.modified))
-            return signature(os.fstat(fd))
-        finally:
-            os.close(fd)
-
-    def _keep(self, session_id: str, copy: Copy) -> None:
-        """Commit: put what changed, then the index, then remove what nothing names any more."""
-        place = session_place(session_id)
-        revision = copy.index.revision + 1
-        prefix = f"{place}/.rev/{revision}-{uuid.uuid4().hex[:12]}"
-        entries: dict[str, Kept] = {}
-        seen: dict[str, Signature] = {}
-        with opened_folder(self.folders.tree(session_id).files.parent) as top:
-            for names, found, target in scan(top):
-                path = "/".join(names)
-                if target:
-                    entries[path] = KeptLink(target)
-                elif stat.S_ISDIR(found.st_mode):
-                    entries[path] = KeptFolder(found.st_mode & 0o777)
-                elif copy.seen.get(path) == signature(found):
-                    entries[path], seen[path] = copy.index.entries[path], copy.seen[path]
-                elif (put := self._put(top, names, f"{prefix}/{len(entries)}")) is not None:
-                    entries[path], seen[path] = put
-        copy.seen = seen
-        if entries == copy.index.entries:
-            return
-        index = Index(revision, entries)
-        self._objects.write(_index_key(session_id), index.dumps())
-        stale = copy.index.keys() - index.keys()
-        copy.index = index
-        self._objects.remove(stale)
-
-    def _put(self, top: int, names: tuple[str, ...], key: str) -> tuple[KeptFile, Signature] | None:
-        """Upload a file; None for one that is gone, or that its mode closes to us."""
-        try:
-            fd = open_regular(top, names, self.folders.worker_uid)
-        except (OSError, InvalidParams) as error:
-            _log.warning("storage.file_not_kept", reason=type(error).__name__)
-            return None
-        try:
-            found = os.fstat(fd)  # before it is read: a write meanwhile makes the next commit put it again
-            size = self._objects.upload(key, fd)
-        finally:
-            os.close(fd)
-        return KeptFile(key, size, found.st_mode & 0o777, found.st_mtime_ns), signature(found)
-
-    def _drop(self, session_id: str) -> None:
-        self.folders.discard(session_id)
-        self._objects.write(_marker(session_id), b"")  # first: what is left after a crash is found by it
-        self._objects.remove([_index_key(session_id)])
-        self.folders.trash.later(partial(self._delete, session_id))
-
-    def _delete(self, session_id: str) -> None:
-        self._objects.remove(self._objects.keys(session_place(session_id)))
-        self._objects.remove([_marker(session_id)])
-
-    def _sweep(self) -> None:
-        with opened_folder(self.folders.root) as root:
-            self.folders.trash.take(root, "sessions")
-            os.mkdir("sessions", 0o700, dir_fd=root)
-        self.folders.sweep()
-        for key in self._objects.keys("trash"):
-            dropped = key.rpartition("/")[2]
-            self.folders.trash.later(partial(self._delete, dropped))
+        for copy in [copy for copy in self._copies.values() if copy.dirty]:
+            with suppress(DataprocError):
+                async with copy.lock:
+                    await self._kept(copy)
+        await self._house.close()
 
 
-def _index_key(session_id: str) -> str:
-    return f"{session_place(session_id)}/index.json"
+def _conflict() -> Conflict:
+    return Conflict("the session was taken over by another server; what this call changed is not kept", reason="lease")
 
 
-def _marker(session_id: str) -> str:
-    return f"trash/{session_id}"
+def _retrieved(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.exception()  # whoever waited was told; nobody may be waiting any more

@@ -6,7 +6,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -20,12 +20,16 @@ Signature: TypeAlias = tuple[int, int, int, int]  # inode, size, time of modific
 
 @dataclass(frozen=True, slots=True)
 class KeptFile:
-    """A regular file, its bytes in the store under `key`. modified: nanoseconds since 1970."""
+    """A regular file, its bytes in the store under `key`. modified: nanoseconds since 1970.
+
+    sha256: in hexadecimal; empty where the file was written to while it was put.
+    """
 
     key: str
     size: int
     mode: int
     modified: int
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +52,15 @@ _KINDS: dict[str, type[Kept]] = {"file": KeptFile, "folder": KeptFolder, "link":
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """All that a session keeps, by path (`files/a/b.csv`); `revision` counts its commits."""
+    """All that a session keeps, by path (`files/a/b.csv`). revision: its name, empty before the first commit."""
 
-    revision: int = 0
+    revision: str = ""
     entries: dict[str, Kept] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(kept.size for kept in self.entries.values() if isinstance(kept, KeptFile))
 
     def keys(self) -> set[str]:
         """The objects it stands on."""
@@ -79,24 +88,36 @@ def signature(found: os.stat_result) -> Signature:
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def scan(top: int) -> Iterator[tuple[tuple[str, ...], os.stat_result, str]]:
-    """Every directory, regular file and link below the open folder of a session: names, stat, target of a link.
+def scan(top: int, folders: tuple[str, ...] = KEPT) -> Iterator[tuple[tuple[str, ...], os.stat_result, str]]:
+    """Every directory, regular file and link below `folders` of an open one: names, stat, target of a link.
 
     A directory comes before what is in it. FIFOs, sockets and devices are left out, as is what disappears meanwhile,
-    what its mode closes to the server, and what lies deeper than a path can be long.
+    and what lies deeper than a path can be long. What a module closed by its mode is looked into all the same.
     """
-    pending: list[tuple[str, ...]] = [(name,) for name in KEPT]
+    pending: list[tuple[str, ...]] = [(name,) for name in folders]
     while pending:
         names = pending.pop()
-        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-            for below, found, target in _scan_folder(top, names):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            for below, found, target in _listed(top, names):
                 yield below, found, target
                 if stat.S_ISDIR(found.st_mode):
                     pending.append(below)
 
 
-def _scan_folder(top: int, names: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], os.stat_result, str]]:
-    with opened_beneath(top, names, _READ | os.O_NOFOLLOW) as folder, os.scandir(folder) as entries:
+Found: TypeAlias = tuple[tuple[str, ...], os.stat_result, str]
+
+
+def _listed(top: int, names: tuple[str, ...]) -> list[Found]:
+    try:
+        with opened_beneath(top, names, _READ | os.O_NOFOLLOW) as folder:
+            return list(_scan_folder(folder, names))
+    except PermissionError:
+        with unlocked(top, names, _READ) as folder:
+            return list(_scan_folder(folder, names))
+
+
+def _scan_folder(folder: int, names: tuple[str, ...]) -> Iterator[Found]:
+    with os.scandir(folder) as entries:
         for entry in entries:
             below = (*names, entry.name)
             if len(os.fsencode("/".join(below))) > MAX_PATH:
@@ -107,3 +128,42 @@ def _scan_folder(top: int, names: tuple[str, ...]) -> Iterator[tuple[tuple[str, 
                     yield below, found, os.readlink(entry.name, dir_fd=folder)
                 elif stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode):
                     yield below, found, ""
+
+
+@contextmanager
+def unlocked(top: int, names: tuple[str, ...], flags: int) -> Iterator[int]:
+    """A descriptor of what `names` lead to, without links, opened though its mode, or one above, forbids it to us.
+
+    We own what modules of ours made, so the modes can be widened, and are set back at the end. Raises OSError.
+    """
+    here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=top)
+    widened: list[tuple[int, int]] = []
+    try:
+        for at, name in enumerate(names):
+            last = at == len(names) - 1
+            below = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+            os.close(here)
+            here = below
+            _widen(here, 0o400 if last and not flags & os.O_DIRECTORY else 0o500, widened)
+        fd = os.open(f"/proc/self/fd/{here}", flags | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+    finally:
+        os.close(here)
+        _set_back(widened)
+
+
+def _widen(pinned: int, needed: int, widened: list[tuple[int, int]]) -> None:
+    mode = stat.S_IMODE(os.fstat(pinned).st_mode)
+    if mode & needed != needed and not stat.S_ISLNK(os.fstat(pinned).st_mode):
+        os.chmod(f"/proc/self/fd/{pinned}", mode | needed)  # the pinned one itself, whatever lies at its name by now
+        widened.append((os.dup(pinned), mode))
+
+
+def _set_back(widened: list[tuple[int, int]]) -> None:
+    for pinned, mode in reversed(widened):
+        with suppress(OSError):
+            os.chmod(f"/proc/self/fd/{pinned}", mode)
+        os.close(pinned)

@@ -1,4 +1,4 @@
-"""A store of whole objects, on whatever fsspec opens. Blocking.
+"""A store of whole objects, on whatever fsspec opens. Blocking; to be called from threads, many at once.
 
 Nothing here renames, and no listing is believed that fsspec may have cached: stores have no rename, and a listing lies
 about what another node has just put.
@@ -6,77 +6,217 @@ about what another node has just put.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import random
+import threading
+import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 
 from dataproc.errors import StorageUnavailable
+from dataproc.settings import Settings
 
-_CHUNK = 8 * 2**20
+CHUNK = 8 * 2**20  # bytes of one request for a part of a large object
+SMALL = 2**20  # bytes that are read at once, and hashed as they are sent
+AT_ONCE = 16  # requests under way
+LARGE_AT_ONCE = 3  # large files being put: each has some chunks in memory
+PARTS_AT_ONCE = 4
+TRIES, PAUSE = 3, 0.2  # beside those of the store's own client; seconds before the second try
+BULK = 1000  # objects that S3 removes in one request
+
+T = TypeVar("T")
 
 
 class Objects:
-    """Objects by key under one fsspec URL. All methods raise OSError where the store fails."""
+    """Objects by key under one fsspec URL. Raises StorageUnavailable where the store fails, retries and all.
 
-    def __init__(self, url: str) -> None:
-        fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    `threads` is where its calls are made from, so that there are never more at once than the store is to be given.
+    """
+
+    def __init__(self, url: str, options: dict[str, Any] | None = None, *, bulk: bool = False) -> None:
+        """options: of the fsspec filesystem. bulk: whether it is S3, and removes many objects in one request."""
+        try:
+            fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False, **(options or {}))
+        except ImportError as missing:
+            raise ValueError(
+                f"DATAPROC_STORAGE_URL needs a package: {missing}; for s3:// it is pip install 'dataproc[s3]'"
+            ) from None
         self._fs: Any = fs
         self._root: str = root.rstrip("/")
+        self.bulk = bulk and hasattr(fs, "_bulk_delete")
+        self._large = threading.BoundedSemaphore(LARGE_AT_ONCE)
+        self.threads = ThreadPoolExecutor(AT_ONCE, "objects")
+
+    @classmethod
+    def of(cls, settings: Settings) -> Objects:
+        """As the settings say. Raises ValueError where the URL cannot be opened."""
+        if settings.storage_url.startswith(("s3://", "s3a://")):
+            return cls(settings.storage_url, s3_options(settings), bulk=settings.s3_checksums)
+        return cls(settings.storage_url)
 
     def read(self, key: str) -> bytes | None:
         """A small object; None where there is none."""
+        found: bytes | None = self._tried(lambda: self._found(key))
+        return found
+
+    def write(self, key: str, data: bytes) -> None:
+        """Put a small object, whole."""
+        self._tried(lambda: self._fs.pipe_file(self._at(key), data))
+
+    def upload(self, key: str, fd: int, size: int) -> tuple[int, str]:
+        """Put a file of about that size, from its start: how many bytes that were, and their SHA-256 if it is sure."""
+        if size <= SMALL:
+            data = _all_of(fd, size)
+            self.write(key, data)
+            return len(data), hashlib.sha256(data).hexdigest()
+        with self._large:
+            before = os.fstat(fd)
+            self._tried(lambda: self._put_large(key, fd))
+            size, sha256 = _hashed(fd)
+            after = os.fstat(fd)
+        if (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns) and size == before.st_size:
+            return size, sha256
+        return int(self._tried(lambda: self._fs.info(self._at(key), refresh=True)["size"])), ""
+
+    def part(self, key: str, start: int, end: int) -> bytes:
+        """The bytes of an object from `start` up to `end`. Raises StorageUnavailable where it is gone, or shorter."""
+        try:
+            data: bytes = self._tried(lambda: self._fs.cat_file(self._at(key), start=start, end=end))
+        except FileNotFoundError:
+            raise StorageUnavailable("the store does not hold a file that it should", reason="object_missing") from None
+        if len(data) != end - start:
+            raise StorageUnavailable("the store holds a part of a file only", reason="object_cut")
+        return data
+
+    def copy(self, key: str, to: str) -> None:
+        """Copy an object, in the store."""
+        self._tried(lambda: self._fs.cp_file(self._at(key), self._at(to)))
+
+    def remove(self, keys: Iterable[str]) -> None:
+        """Remove objects; those that are gone already are no error."""
+        paths = [self._at(key) for key in keys]
+        if self.bulk:
+            for start in range(0, len(paths), BULK):
+                some = paths[start : start + BULK]
+                self._tried(lambda some=some: fsspec.asyn.sync(self._fs.loop, self._fs._bulk_delete, some))  # type: ignore[misc]
+        else:
+            for path in paths:
+                with suppress(FileNotFoundError):
+                    self._tried(lambda path=path: self._fs.rm_file(path))  # type: ignore[misc]
+
+    def keys(self, prefix: str) -> dict[str, tuple[int, str]]:
+        """The keys of all objects below `prefix`, with size and what the store says that changes with the content."""
+
+        def found() -> dict[str, Any]:
+            self._fs.invalidate_cache()
+            try:
+                listed: dict[str, Any] = self._fs.find(self._at(prefix), detail=True)
+            except FileNotFoundError:
+                return {}
+            return listed
+
+        start = len(self._root) + 1
+        return {path[start:]: (info["size"] or 0, _version(info)) for path, info in self._tried(found).items()}
+
+    def check(self) -> None:
+        """Write and remove an object. Raises StorageUnavailable, saying what the store said."""
+        key = f"probe/{uuid.uuid4().hex}"
+        self.write(key, b"1")
+        self.remove([key])
+
+    def close(self) -> None:
+        """Let what is under way end."""
+        self.threads.shutdown(wait=True, cancel_futures=True)
+
+    def _at(self, key: str) -> str:
+        return f"{self._root}/{key}"
+
+    def _found(self, key: str) -> bytes | None:
         try:
             found: bytes = self._fs.cat_file(self._at(key))
         except FileNotFoundError:
             return None
         return found
 
-    def write(self, key: str, data: bytes) -> None:
-        """Put a small object, whole."""
-        self._fs.pipe_file(self._at(key), data)
+    def _put_large(self, key: str, fd: int) -> None:
+        path = f"/proc/self/fd/{fd}"  # the very file, whatever lies at its name by now
+        if hasattr(self._fs, "_upload_file_part_concurrent"):
+            self._fs.put_file(path, self._at(key), chunksize=CHUNK, max_concurrency=PARTS_AT_ONCE)
+        else:
+            self._fs.put_file(path, self._at(key))
 
-    def upload(self, key: str, fd: int) -> int:
-        """Put what the descriptor reads, to its end: how many bytes that were."""
-        size = 0
-        with self._fs.open(self._at(key), "wb") as into:
-            while chunk := os.read(fd, _CHUNK):
-                size += into.write(chunk)
-        return size
+    def _tried(self, work: Callable[[], T]) -> T:
+        """What `work` finds, tried again where the store fails in a way that may pass."""
+        for attempt in range(TRIES):
+            try:
+                return work()
+            except (FileNotFoundError, StorageUnavailable):
+                raise
+            except PermissionError as error:
+                raise _refused(error) from error
+            except Exception as error:  # clients of stores raise what they like
+                if _is_final(error) or attempt == TRIES - 1:
+                    raise _refused(error) from error
+                time.sleep(PAUSE * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311 - so that nodes do not meet again
+        raise AssertionError("unreachable")
 
-    def download(self, key: str, size: int, fd: int) -> None:
-        """Write an object of that size to the descriptor. Raises StorageUnavailable where it is gone, or another."""
-        try:
-            for start in range(0, size, _CHUNK):
-                view = memoryview(self._fs.cat_file(self._at(key), start, min(start + _CHUNK, size)))
-                while view:
-                    view = view[os.write(fd, view) :]
-        except FileNotFoundError:
-            raise StorageUnavailable("the store does not hold a file that it should", reason="object_missing") from None
-        if os.fstat(fd).st_size != size:
-            raise StorageUnavailable("the store holds a part of a file only", reason="object_cut")
 
-    def remove(self, keys: Iterable[str]) -> None:
-        """Remove objects; those that are gone already are no error."""
-        for key in keys:
-            with suppress(FileNotFoundError):
-                self._fs.rm_file(self._at(key))
+def s3_options(settings: Settings) -> dict[str, Any]:
+    """The options of s3fs: what is not set here comes from the usual AWS_* variables and files."""
+    config: dict[str, Any] = {
+        "max_pool_connections": 2 * AT_ONCE,
+        "retries": {"mode": "standard", "total_max_attempts": 5},
+        "connect_timeout": 5,
+        "read_timeout": 30,
+    }
+    if settings.s3_path_style:
+        config["s3"] = {"addressing_style": "path"}
+    if not settings.s3_checksums:
+        config |= {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}
+    secret, token = settings.s3_secret_access_key, settings.s3_session_token
+    given = {
+        "endpoint_url": settings.s3_endpoint,
+        "key": settings.s3_access_key_id,
+        "secret": secret and secret.get_secret_value(),
+        "token": token and token.get_secret_value(),
+        "client_kwargs": {"region_name": settings.s3_region} if settings.s3_region else None,
+    }
+    return {"config_kwargs": config, **{name: value for name, value in given.items() if value}}
 
-    def keys(self, prefix: str) -> list[str]:
-        """The keys of all objects below `prefix`."""
-        self._fs.invalidate_cache()
-        found: list[str] = self._fs.find(self._at(prefix))
-        start = len(self._root) + 1
-        return [path[start:] for path in found]
 
-    def check(self) -> None:
-        """Write and remove an object."""
-        key = f"probe/{uuid.uuid4().hex}"
-        self.write(key, b"")
-        self.remove([key])
+def _version(info: dict[str, Any]) -> str:
+    return str(
+        info.get("ETag") or info.get("etag") or info.get("md5") or info.get("created") or info.get("mtime") or ""
+    )
 
-    def _at(self, key: str) -> str:
-        return f"{self._root}/{key}"
+
+def _is_final(error: Exception) -> bool:
+    return type(error).__name__ in {"NoCredentialsError", "PartialCredentialsError", "ParamValidationError"}
+
+
+def _refused(error: Exception) -> StorageUnavailable:
+    """What is told: to callers only that the store fails, to the operator (by `__cause__` and `detail`) how."""
+    return StorageUnavailable("the object store did not answer as it should; try again", reason=type(error).__name__)
+
+
+def _all_of(fd: int, size: int) -> bytes:
+    data = os.pread(fd, size + 1, 0)
+    while more := os.pread(fd, SMALL, len(data)):  # it grew, or the read was short
+        data += more
+        if len(data) > 2 * SMALL:
+            break
+    return data
+
+
+def _hashed(fd: int) -> tuple[int, str]:
+    digest, size = hashlib.sha256(), 0
+    while chunk := os.pread(fd, CHUNK, size):
+        digest.update(chunk)
+        size += len(chunk)
+    return size, digest.hexdigest()

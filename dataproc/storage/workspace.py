@@ -202,7 +202,7 @@ class Checkout:
 
     async def __aenter__(self) -> Tree:
         self._tree = self._all.known(self._session_id) or await self._all.bring(self._session_id)
-        self._backend.enter(self._tree)
+        self._backend.enter(self._session_id, self._tree)
         return self._tree
 
     async def __aexit__(
@@ -211,7 +211,7 @@ class Checkout:
         try:
             await self._backend.commit(self._session_id, self._tree, self._application)
         finally:
-            self._backend.leave(self._tree)
+            self._backend.leave(self._session_id, self._tree)
 
 
 async def _written_out(upload: Upload, chunks: AsyncIterable[bytes], *, hashed: bool) -> None:

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
+import sqlite3
 import stat
 import threading
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
 
+from dataproc.clock import SystemClock
+from dataproc.database import Database
+from dataproc.database.leases import DatabaseLeases
 from dataproc.errors import Conflict, DataprocError, InvalidParams, NotFound, PreconditionFailed, SessionEnded
 from dataproc.settings import Settings
 from dataproc.storage import Workspaces, open_workspaces
 from dataproc.storage.files import Absent, Matches, Written
 from dataproc.storage.index import Index, KeptFile
+from dataproc.storage.leases import Ledger, MemoryLeases
 from dataproc.storage.listing import Selection
 from dataproc.storage.paths import read_path
 from dataproc.storage.workspace import Workspace
+from tests.s3 import S3
 
 SESSION = "5e551011-0000-4000-8000-000000000001"
 
@@ -160,6 +168,7 @@ class WorkspaceContract:
             os.utime(script, ns=(10**18, 10**18))
             (tree.files / "link").symlink_to("run.sh")
             os.mkfifo(tree.files / "fifo")
+        await workspaces.close()
         other = self.node("there")
         async with other.of(SESSION).checkout() as tree:
             found = (tree.files / "run.sh").stat()
@@ -174,6 +183,7 @@ class WorkspaceContract:
         async with workspaces.of(SESSION).checkout() as tree:
             for name in odd:
                 os.mknod(os.fsencode(tree.files) + b"/" + name)
+        await workspaces.close()
         other = self.node("there")
         async with other.of(SESSION).checkout() as tree:
             assert sorted(os.listdir(os.fsencode(tree.files))) == sorted(odd)
@@ -434,6 +444,7 @@ class TestMemory(WorkspaceContract):
         self.name = uuid.uuid4().hex
         self.cache = tmp_path
         self.fs = fsspec.filesystem("memory")
+        self.ledger = Ledger()
         yield
         if self.fs.exists(f"/{self.name}"):
             self.fs.rm(f"/{self.name}", recursive=True)
@@ -444,21 +455,58 @@ class TestMemory(WorkspaceContract):
                 storage_url=f"memory://{self.name}",
                 database_url="sqlite://",
                 cache_dir=self.cache / machine,
-            )
+            ),
+            leases=MemoryLeases(self.ledger, SystemClock(), 15),
         )
 
     def stored(self, session_id: str) -> dict[str, bytes]:
-        path = f"/{self.name}/sessions/{session_id[:2]}/{session_id}/index.json"
-        if not self.fs.exists(path):
-            return {}
-        entries = Index.loads(self.fs.cat_file(path)).entries
-        return {
-            path: self.fs.cat_file(f"/{self.name}/{kept.key}")
-            for path, kept in entries.items()
-            if isinstance(kept, KeptFile)
-        }
+        row = self.ledger.rows.get(session_id)
+        return {} if row is None else stored(self.fs, f"/{self.name}", session_id, row.revision)
 
     def traces(self, session_id: str) -> list[str]:
         found: list[str] = self.fs.find(f"/{self.name}")
         copies = [str(path) for path in self.cache.rglob("*")]
         return [path for path in found + copies if session_id in path or "/trash/" in path]
+
+
+class TestS3(WorkspaceContract):
+    """A bucket of a real server over HTTP, with local copies, and leases in a database."""
+
+    @pytest.fixture(autouse=True)
+    async def _place(self, tmp_path: Path, s3: S3) -> AsyncIterator[None]:
+        self.s3, self.fs, self.bucket, self.cache = s3, s3.fs(), s3.bucket(), tmp_path
+        self.database = await Database.open(f"sqlite:///{tmp_path}/leases.db", SystemClock())
+        yield
+        await self.database.close()
+
+    def node(self, machine: str = "here") -> Workspaces:
+        settings = Settings(
+            storage_url=f"s3://{self.bucket}/a/prefix",
+            database_url="sqlite://",
+            cache_dir=self.cache / machine,
+            **self.s3.settings(),  # type: ignore[arg-type]
+        )
+        return open_workspaces(settings, leases=DatabaseLeases(self.database, 15, machine, None))
+
+    def stored(self, session_id: str) -> dict[str, bytes]:
+        with closing(sqlite3.connect(self.cache / "leases.db")) as ledger:
+            row = ledger.execute("SELECT revision FROM leases WHERE session_id = ?", [session_id]).fetchone()
+        return {} if row is None else stored(self.fs, f"{self.bucket}/a/prefix", session_id, row[0])
+
+    def traces(self, session_id: str) -> list[str]:
+        found: list[str] = self.fs.find(self.bucket)
+        copies = [str(path) for path in self.cache.rglob("*")]
+        return [path for path in found + copies if session_id in path or "/trash/" in path]
+
+
+def stored(fs: Any, root: str, session_id: str, revision: str | None) -> dict[str, bytes]:
+    """The files of a revision, as its index says."""
+    if revision is None:
+        return {}
+    index = f"{root}/sessions/{session_id[:2]}/{session_id}/.rev/{revision}/index.json"
+    found = {}
+    for path, kept in Index.loads(fs.cat_file(index)).entries.items():
+        if isinstance(kept, KeptFile):
+            found[path] = fs.cat_file(f"{root}/{kept.key}")
+            assert kept.sha256 in ("", hashlib.sha256(found[path]).hexdigest())
+    return found

@@ -16,6 +16,7 @@ def upgrade() -> None:
     _audit()
     _catalogue()
     _keys()
+    _leases()
     _runs()
     _run_keeping()
     _sessions()
@@ -115,6 +116,30 @@ def _models() -> None:
         sa.UniqueConstraint("model_id", name="uq_models_model_id"),
     )
     op.create_index("ix_models_store", "models", ["key_id", "store", "id"])
+
+
+def _leases() -> None:
+    op.create_table(
+        "leases",
+        sa.Column("session_id", sa.String(length=160), nullable=False),
+        sa.Column("holder", sa.String(length=32)),
+        sa.Column("node", sa.Text(), nullable=False),
+        sa.Column("url", sa.Text()),
+        sa.Column("fence", sa.BigInteger(), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.Column("revision", sa.Text()),
+        sa.Column("published", sa.Text()),
+        sa.Column("dropped_at", sa.BigInteger()),
+        sa.PrimaryKeyConstraint("session_id", name="pk_leases"),
+    )
+    op.create_index(
+        "ix_leases_dropped_at",
+        "leases",
+        ["dropped_at"],
+        unique=False,
+        sqlite_where=sa.text("dropped_at IS NOT NULL"),
+        postgresql_where=sa.text("dropped_at IS NOT NULL"),
+    )
 
 
 def _keys() -> None:

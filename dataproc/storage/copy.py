@@ -1,0 +1,62 @@
+"""What this process knows of a session that it has a local copy of."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+
+from dataproc.storage.folders import Tree, session_place
+from dataproc.storage.index import Index, Signature
+from dataproc.types import Lease
+
+
+@dataclass(eq=False)
+class Copy:
+    """One session's copy. `tree` is this very copy's: after a session was lost and fetched again, another's.
+
+    index: the current revision. seen: each file as it was when it was kept. published: what the plain names surely
+    are; None where a node died in the middle. orphans: whether earlier holders may have left objects that nothing
+    names. dirty: something is not in the store yet.
+    """
+
+    session: str
+    tree: Tree
+    lease: Lease
+    index: Index
+    seen: dict[str, Signature]
+    published: Index | None
+    orphans: bool = False
+    dirty: bool = False
+    users: int = 0
+    used: float = 0.0
+    size: int = 0
+    failed: set[str] = field(default_factory=set)  # keys of commits that may not have succeeded
+    stale: set[str] = field(default_factory=set)  # keys that no current index names any more
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    waiting: asyncio.Task[None] | None = None
+    publishing: asyncio.Task[None] | None = None
+
+    def __post_init__(self) -> None:
+        self.size = self.index.size
+
+    def supersede(self, index: Index, seen: dict[str, Signature]) -> None:
+        """A commit has succeeded."""
+        names = index.keys() | {index_key(self.session, index.revision)}
+        before = {index_key(self.session, self.index.revision)} if self.index.revision else set[str]()
+        self.stale |= (self.index.keys() | before | self.failed) - names
+        self.failed = set()
+        self.index, self.seen, self.size, self.dirty = index, seen, index.size, False
+
+    def renewed(self, until: float) -> None:
+        """The lease goes on."""
+        self.lease = replace(self.lease, until=until)
+
+
+def revisions_of(session_id: str) -> str:
+    """Below which key a session's revisions lie."""
+    return f"{session_place(session_id)}/.rev"
+
+
+def index_key(session_id: str, revision: str) -> str:
+    """The key of a revision's index."""
+    return f"{revisions_of(session_id)}/{revision}/index.json"

@@ -1,0 +1,110 @@
+"""Plain names: a session's files as objects under their own names, for readers outside dataproc.
+
+They are a copy. What counts lies under `.rev/`, where nobody writes twice, so a node that was held up, and goes on
+copying after it lost the session, can spoil nothing but this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from functools import partial
+
+import structlog
+
+from dataproc.errors import StorageUnavailable
+from dataproc.storage.backend import on_disk
+from dataproc.storage.copy import Copy, index_key, revisions_of
+from dataproc.storage.folders import session_place
+from dataproc.storage.index import KEPT, Index, KeptFile
+from dataproc.storage.leases import Leases
+from dataproc.storage.objects import BULK, Objects
+from dataproc.storage.together import together
+
+LONGEST = 1024  # bytes of a key
+
+_log = structlog.get_logger("dataproc.storage")
+
+
+async def publish(copy: Copy, objects: Objects, leases: Leases) -> bool:
+    """Bring the plain names to the current revision, then remove what no revision needs; whether there is more to do.
+
+    Raises StorageUnavailable.
+    """
+    target, stale, orphans = copy.index, copy.stale, copy.orphans
+    if copy.published is target and not stale and not orphans:
+        return False
+    fence, copy.stale, copy.orphans = copy.lease.fence, set(), False
+    try:
+        if copy.published is not target:
+            await _copied(copy, target, objects)
+            if target.revision and not await leases.publish(copy.session, fence, target.revision):
+                return False
+            copy.published = target
+        if orphans:
+            stale |= await _orphans(copy, target, objects)
+        await remove(objects, stale)
+    except BaseException:
+        copy.stale |= stale
+        copy.orphans |= orphans
+        raise
+    return True
+
+
+async def remove(objects: Objects, keys: Iterable[str]) -> None:
+    """Remove objects, many at once."""
+    found = list(keys)
+    some = [found[start : start + BULK] for start in range(0, len(found), BULK)]
+    if len(some) == 1:  # a store that removes one by one does so side by side
+        some = [found[start::16] for start in range(min(16, len(found)))] if not objects.bulk else some
+    await together(objects.threads, (partial(objects.remove, part) for part in some))
+
+
+async def _copied(copy: Copy, target: Index, objects: Objects) -> None:
+    place = session_place(copy.session)
+    before = copy.published
+    wanted = {f"{place}/{path}": kept for path, kept in _nameable(target, place)}
+    if before is None:  # whoever copied last was interrupted: what the names hold by now is not known
+        there = [key for folder in KEPT for key in await on_disk(objects.keys, f"{place}/{folder}")]
+        changed = wanted
+    else:
+        held = {f"{place}/{path}": kept.key for path, kept in _nameable(before, place)}
+        changed = {name: kept for name, kept in wanted.items() if held.get(name) != kept.key}
+        there = list(held)
+    await together(objects.threads, (partial(_copy, objects, kept.key, name) for name, kept in changed.items()))
+    await remove(objects, [name for name in there if name not in wanted])
+
+
+def _copy(objects: Objects, key: str, name: str) -> None:
+    try:
+        objects.copy(key, name)
+    except FileNotFoundError:
+        return  # superseded meanwhile: the next revision is to be copied
+    except StorageUnavailable as error:
+        _log.warning("storage.plain_name_failed", reason=error.data.get("reason"))
+        raise
+
+
+def _nameable(index: Index, place: str) -> Iterable[tuple[str, KeptFile]]:
+    """Files whose names a store's listing can tell."""
+    for path, kept in index.entries.items():
+        if isinstance(kept, KeptFile) and path.isprintable() and len(f"{place}/{path}".encode()) <= LONGEST - 100:
+            yield path, kept
+
+
+async def _orphans(copy: Copy, target: Index, objects: Objects) -> set[str]:
+    """What earlier holders put and did not live to name; our own fence's objects may be under way."""
+    top = revisions_of(copy.session)
+    listed = await on_disk(objects.keys, top)
+    needed = target.keys() | {index_key(copy.session, target.revision)}
+    cut = len(top) + 1
+    return await asyncio.to_thread(
+        lambda: {key for key in listed if key not in needed and _fence(key[cut:]) < copy.lease.fence}
+    )
+
+
+def _fence(below: str) -> int:
+    try:
+        return int(below.partition("-")[0])
+    except ValueError:
+        return 0
