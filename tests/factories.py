@@ -20,7 +20,7 @@ from fastapi import FastAPI
 
 from dataproc.access import Authenticator, Keys, NewKey, require_exec
 from dataproc.catalogue import Catalogue
-from dataproc.clock import SystemClock
+from dataproc.clock import Clock, SystemClock
 from dataproc.database import Database, RunStore
 from dataproc.engine.local import LocalEngine
 from dataproc.errors import MethodNotFound, ModuleNotFound
@@ -126,7 +126,7 @@ class World:
     """A System for tests, its application, and where its files are."""
 
     settings: Settings
-    clock: SystemClock
+    clock: Clock
     database: Database
     keys: Keys
     authenticator: Authenticator
@@ -160,10 +160,10 @@ class World:
 
 @asynccontextmanager
 async def a_world(
-    folder: Path, methods: dict[str, dict[str, Method]] | None = None, **chosen: Any
+    folder: Path, methods: dict[str, dict[str, Method]] | None = None, clock: Clock | None = None, **chosen: Any
 ) -> AsyncIterator[World]:
     """A World that is up."""
-    settings, clock = a_settings(folder, **chosen), SystemClock()
+    settings, clock = a_settings(folder, **chosen), clock or SystemClock()
     (folder / "storage").mkdir(exist_ok=True)
     database = await Database.open(settings.database, clock)
     sessions, workspaces = Sessions(database, settings), open_workspaces(settings)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from dataproc.cli.output import Format, Output, as_json, line, members, table
-from dataproc.cli.problems import load_settings
 
 if TYPE_CHECKING:
-    from dataproc.access import Keys
+    from dataproc.access import Key, Keys, NewKey
 
 T = TypeVar("T")
-app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
+app = typer.Typer(help="Make, list, rotate and revoke API keys.", no_args_is_help=True)
 COLUMNS = ("id", "name", "apikey", "scopes", "grants", "state", "created_at", "expires_at")
 
+Which = Annotated[str, typer.Argument(metavar="KEY", help="The key's id, from `key list`, or its name.")]
 Name = Annotated[str, typer.Option("--name", help="What the key is for; people read it.")]
 Scopes = Annotated[
     str | None, typer.Option("--scopes", help="What it may call, comma-separated; default: all but admin.")
@@ -35,13 +34,21 @@ def create(
     output: Output = Format.TABLE,
 ) -> None:
     """Make a key. Its secret is shown now and never again."""
-    made = _with_keys(lambda keys: keys.create(name, _names(scopes), _names(grants), expires_in))
-    row = plain(made)
-    if output is Format.JSON:
-        as_json(row)
-    else:
-        members({name: value for name, value in _for_people(row).items() if value is not None})
-        line("\nThe secret is not kept anywhere: note it now.")
+    from dataproc.cli.administer import operator
+
+    made = _with_keys(lambda keys: keys.create(name, _names(scopes), _names(grants), expires_in, operator()))
+    _show_secret(made, output)
+
+
+@app.command()
+def rotate(key: Which, output: Output = Format.TABLE) -> None:
+    """Give a key a new secret; the old one is refused within a second. Sessions and tokens live on."""
+    from dataproc.cli.administer import operator
+
+    async def work(keys: Keys) -> NewKey:
+        return await keys.rotate((await keys.named(key)).id, operator())
+
+    _show_secret(_with_keys(work), output)
 
 
 @app.command("list")
@@ -52,10 +59,24 @@ def list_(output: Output = Format.TABLE) -> None:
 
 
 @app.command()
-def revoke(key_id: Annotated[str, typer.Argument(help="The key's id, from `key list`.")]) -> None:
-    """Revoke a key: its tokens stop working at once, its sessions end."""
-    _with_keys(lambda keys: keys.revoke(key_id))
-    line(f"revoked {key_id}")
+def revoke(key: Which, output: Output = Format.TABLE) -> None:
+    """Revoke a key: its tokens stop working within a second, its sessions end."""
+    from dataproc.cli.administer import operator
+
+    async def work(keys: Keys) -> Key:
+        return await keys.revoke((await keys.named(key)).id, operator())
+
+    revoked = _with_keys(work)
+    as_json(plain(revoked)) if output is Format.JSON else line(f"revoked {revoked.id}")
+
+
+def _show_secret(made: NewKey, output: Format) -> None:
+    row = plain(made)
+    if output is Format.JSON:
+        as_json(row)
+    else:
+        members({name: value for name, value in _for_people(row).items() if value is not None})
+        line("\nThe secret is not kept anywhere: note it now.")
 
 
 def _names(given: str | None) -> frozenset[str] | None:
@@ -95,20 +116,7 @@ def _past(moment: str | None) -> bool:
 
 
 def _with_keys(work: Callable[[Keys], Awaitable[T]]) -> T:
-    settings = load_settings()
-
     from dataproc.access import Keys
-    from dataproc.clock import SystemClock
-    from dataproc.database import Database
-    from dataproc.telemetry import configure_logging
+    from dataproc.cli.administer import with_database
 
-    configure_logging(settings.log_format, settings.log_level)
-
-    async def run() -> T:
-        database = await Database.open(settings.database, SystemClock())
-        try:
-            return await work(Keys(database))
-        finally:
-            await database.close()
-
-    return asyncio.run(run())
+    return with_database(lambda database: work(Keys(database)))
