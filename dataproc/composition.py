@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +16,15 @@ from dataproc.access import Authenticator, Keys
 from dataproc.catalogue import Catalogue
 from dataproc.clock import Clock, SystemClock
 from dataproc.database import Database
+from dataproc.database.idempotency import IdempotencyKeys
+from dataproc.database.leases import DatabaseLeases
+from dataproc.database.nodes import Nodes
 from dataproc.database.runs import RunStore
 from dataproc.engine.doctor import settle
 from dataproc.engine.local import LocalEngine
 from dataproc.engine.pool import WorkerPool
 from dataproc.executor import Executor
+from dataproc.ledger import Ledger
 from dataproc.reaper import Reaper
 from dataproc.registry import Registry
 from dataproc.sessions import Sessions
@@ -28,7 +33,6 @@ from dataproc.storage import Workspaces, open_workspaces
 from dataproc.telemetry import METRICS
 
 MOST_NODES = 64  # servers of one machine on one node folder
-NODE_SILENCE = 30.0  # seconds after which a server that is not heard counts as dead
 log = structlog.get_logger(__name__)
 
 
@@ -49,6 +53,7 @@ class System:
     registry: Registry
     pool: WorkerPool
     executor: Executor
+    ledger: Ledger
     reaper: Reaper
     node: Node
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -56,17 +61,18 @@ class System:
     async def start(self) -> None:
         """Clean up after an earlier life, put up the walls, and begin to work."""
         await self.workspaces.sweep()
-        interrupted = len(await self.runs.interrupt(await self.runs.orphans(self.node.name, NODE_SILENCE)))
         await self.engine.start()
         settle(self.settings, self.engine)
         await self.registry.start()
         await self.reaper.start()
+        interrupted = await self.ledger.start()
         self._tasks = [asyncio.create_task(self.pool.keep_house())]
         log.info("server.started", node=self.node.name, layers=list(self.engine.layers), interrupted_runs=interrupted)
 
     async def stop(self) -> None:
         """Let runs end for the close wait, then end every process and write down what is left to write."""
         await self.executor.stop(self.settings.close_wait)
+        await self.ledger.stop()
         await self.reaper.stop()
         for task in self._tasks:
             task.cancel()
@@ -87,13 +93,14 @@ class Node:
 
     @classmethod
     def take(cls, folder: Path) -> Node:
-        """The first free name."""
+        """The first free name. Servers with node folders of their own have names of their own, on one machine too."""
         (folder / "nodes").mkdir(parents=True, exist_ok=True, mode=0o700)
+        place = _place_of(folder / "nodes" / "id")
         for number in range(MOST_NODES):
             lock = FileLock(folder / "nodes" / f"{number}.lock", timeout=0)
             with contextlib.suppress(Timeout):
                 lock.acquire()
-                return cls(f"{socket.gethostname()}-{number}", lock)
+                return cls(f"{socket.gethostname()}-{place}-{number}", lock)
         raise RuntimeError(f"{MOST_NODES} servers use {folder} already")
 
     def leave(self) -> None:
@@ -101,20 +108,37 @@ class Node:
         self.lock.release()
 
 
+def _place_of(file: Path) -> str:
+    """The words of a node folder's own: made by whoever comes first."""
+    with contextlib.suppress(FileExistsError):
+        fresh = file.with_name(f"id-{os.getpid()}")
+        fresh.write_text(os.urandom(4).hex())
+        try:
+            os.link(fresh, file)  # whole, and once
+        finally:
+            fresh.unlink()
+    return file.read_text()
+
+
 async def build(settings: Settings) -> System:
     """A system on these settings, not yet started."""
     clock = SystemClock()
     node = Node.take(settings.node_dir)
-    database = await Database.open(settings.database, clock)
+    database = await Database.open(settings.database, clock, fsync=settings.fsync)
     sessions = Sessions(database, settings, node.name)
-    workspaces = open_workspaces(settings, clock)
+    leases = None if settings.local_storage else DatabaseLeases(database, settings.lease, node.name, settings.node_url)
+    workspaces = open_workspaces(settings, clock, leases, node.name)
     runs = RunStore(database)
     engine = LocalEngine(settings, node.name)
     pool = WorkerPool(engine, settings)
     registry = Registry(settings, engine.describe, clock)
 
     registry.on_retired(pool.retire)
+    workspaces.on_left(pool.forget)
     executor = Executor(settings, clock, registry, sessions, workspaces, pool, runs, node.name)
+    reaper = Reaper(sessions, runs, executor, workspaces, settings, METRICS)
+    ledger = Ledger(executor, runs, IdempotencyKeys(database, settings.idempotency_retention), Nodes(database))
+    ledger.close_session = lambda session: reaper.end(session, "closed")
     return System(
         settings=settings,
         clock=clock,
@@ -129,6 +153,7 @@ async def build(settings: Settings) -> System:
         registry=registry,
         pool=pool,
         executor=executor,
-        reaper=Reaper(sessions, runs, executor, workspaces, settings, METRICS),
+        ledger=ledger,
+        reaper=reaper,
         node=node,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,27 +25,12 @@ from dataproc.sessions import Sessions
 from dataproc.settings import Settings
 from dataproc.storage import Tree, Workspaces
 from dataproc.telemetry import METRICS
-from dataproc.types import JsonObject, Principal, new_id
+from dataproc.types import JsonObject
+from dataproc.under_way import Call as Call
 from dataproc.under_way import UnderWay
 
 NOTED = 0.25  # seconds after which a run that somebody waits for is on record, to be seen and ended by others
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One validated request. session: the id of a live session; module and method: names; timeout: seconds or None."""
-
-    principal: Principal
-    session: str
-    module: str
-    method: str
-    params: JsonObject
-    input: JsonObject
-    output: JsonObject
-    timeout: float | None
-    request_id: str
-    run_id: str = field(default_factory=new_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +57,7 @@ class Executor:
         self._sessions: dict[str, set[UnderWay]] = {}
         self._drained: dict[str, asyncio.Future[None]] = {}
         self._noting: set[asyncio.Task[None]] = set()
-        self._stopping = False
+        self.stopping = False
 
     async def execute(self, call: Call) -> Ended:
         """Run one call. Raises DataprocError where no run began; whatever becomes of a run is its outcome."""
@@ -93,11 +78,11 @@ class Executor:
 
     def begin(self, call: Call, entry: ModuleEntry, method: MethodInfo) -> UnderWay:
         """A run that is under way from now on; `run` or `drop` has to follow. Raises Overloaded, InvalidParams."""
-        if self._stopping:
+        if self.stopping:
             raise Overloaded("the server is being stopped; try again", retry_after=1)
         live = UnderWay(call, entry, method, self.clock.now(), self.folder)
         live.node, live.give_up = self.node, self.admission.give_up
-        live.task = self._task(live)
+        live.task = self.task_of(live)
         self.sessions.enter(call.session)
         self.live[call.run_id] = live
         self._sessions.setdefault(call.session, set()).add(live)
@@ -111,7 +96,7 @@ class Executor:
             except DataprocError as error:
                 if not live.recorded:
                     raise
-                outcome = Failed(error)
+                outcome, live.refused = Failed(error), live.started is None
             except Exception as fault:
                 if not live.recorded:
                     raise
@@ -138,7 +123,7 @@ class Executor:
                 if type(outcome) is not Crashed or live.attempt > live.method.retries or live.ending is not None:
                     return outcome
                 live.again()
-                live.task = self._task(live)
+                live.task = self.task_of(live)
         finally:
             admission.leave(place, self.clock.monotonic() - ticks)
 
@@ -151,7 +136,7 @@ class Executor:
             await self.runs.begin(live.as_run())  # or a crash would have it run a second time
         live.tell()
         demand = Demand(live.call.session, live.entry.generation, self._profile(live.entry, live.method))
-        async with self.workspaces.of(live.call.session).checkout() as tree:
+        async with self.workspaces.of(live.call.session).checkout((live.call.principal.key, live.entry.name)) as tree:
             try:
                 worker = await self.pool.lease(demand, lambda: self._folders(live.call, live.entry, tree))
             except ExecCrashed as error:
@@ -188,7 +173,8 @@ class Executor:
     def _shelved(self, live: UnderWay, outcome: Outcome) -> bool:
         """Whether its record stays as it is, so that the next start of a server takes it up."""
         waits = live.started is None or live.attempt <= live.method.retries
-        return type(outcome) is WasInterrupted and live.submitted and waits
+        live.shelved = type(outcome) is WasInterrupted and live.submitted and waits
+        return live.shelved
 
     async def _finish(self, run: Run) -> None:
         try:
@@ -215,7 +201,7 @@ class Executor:
         application = await self.workspaces.application(call.principal.key, entry.name)
         return {"session": tree.files, "locks": tree.locks, "application": application}
 
-    def _task(self, live: UnderWay) -> Task:
+    def task_of(self, live: UnderWay) -> Task:
         """What the worker is told; the limits are the caller's, else the method's, else the settings'."""
         settings, call, method, limits = self.settings, live.call, live.method, live.method.limits
         timeout = call.timeout or limits.timeout or settings.run_timeout
@@ -230,6 +216,13 @@ class Executor:
         memory, processes = limits.memory or settings.worker_memory, limits.processes or settings.worker_processes
         return Profile(memory, processes, limits.network and settings.allows_network(entry.name))
 
+    def cancel(self, run_id: str) -> bool:
+        """Begin to end a run for its caller; False where it is not under way here."""
+        if (live := self.live.get(run_id)) is None:
+            return False
+        live.end(Cancelled("cancelled by its caller"))
+        return True
+
     # -- sessions that end, and the server's own end --------------------------------------------------------------
 
     def drop(self, live: UnderWay) -> None:
@@ -237,6 +230,7 @@ class Executor:
         session = live.call.session
         self.sessions.leave(session)
         del self.live[live.call.run_id]
+        live.over()
         beside = self._sessions[session]
         beside.discard(live)
         if beside:
@@ -262,7 +256,7 @@ class Executor:
 
     async def stop(self, wait: float) -> None:
         """Take no more calls, let runs end for `wait` seconds, then interrupt the rest. Submitted ones stay queued."""
-        self._stopping = True
+        self.stopping = True
         for live in list(self.live.values()):
             if live.submitted and live.started is None:
                 live.end(WasInterrupted())

@@ -77,7 +77,7 @@ async def _serve(settings: Settings, listener: socket.socket, first_key: bool) -
     assert starting is not None
     _on_signals(starting.cancel)
     with contextlib.suppress(asyncio.CancelledError):
-        system = await build(settings)
+        system = await build(_reachable(settings, listener))
         try:
             credentials = await _first_key(system) if first_key else None
             await _refuse_to_be_open(system)
@@ -187,6 +187,13 @@ def _address(settings: Settings, listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     scheme = "https" if settings.tls_cert else "http"
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def _reachable(settings: Settings, listener: socket.socket) -> Settings:
+    """With the address at which the other servers of a cluster reach this one, as far as that is clear."""
+    if settings.node_url or settings.uds is not None or listener.getsockname()[0] in ("0.0.0.0", "::"):  # noqa: S104
+        return settings
+    return settings.model_copy(update={"node_url": _address(settings, listener)})
 
 
 def _announce(

@@ -20,7 +20,7 @@ def open_workspaces(
     """The workspaces in the storage that the settings name.
 
     leases: who has which session, where the storage is no folder; by default nobody but this object has any.
-    node: the server's name, under which it keeps copies. Raises ValueError for a storage that cannot be opened.
+    node: the server's name, under which it keeps copies. Raises InvalidParams for one that cannot be opened.
     """
     clock = clock or SystemClock()
     return Workspaces(_backend(settings, clock, leases, node), clock)

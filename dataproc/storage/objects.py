@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import fsspec
 
-from dataproc.errors import StorageUnavailable
+from dataproc.errors import InvalidParams, StorageUnavailable
 from dataproc.settings import Settings
 
 CHUNK = 8 * 2**20  # bytes of one request for a part of a large object
@@ -44,7 +44,7 @@ class Objects:
         try:
             fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False, **(options or {}))
         except ImportError as missing:
-            raise ValueError(
+            raise InvalidParams(
                 f"DATAPROC_STORAGE_URL needs a package: {missing}; for s3:// it is pip install 'dataproc[s3]'"
             ) from None
         self._fs: Any = fs
@@ -55,7 +55,7 @@ class Objects:
 
     @classmethod
     def of(cls, settings: Settings) -> Objects:
-        """As the settings say. Raises ValueError where the URL cannot be opened."""
+        """As the settings say. Raises InvalidParams where the URL cannot be opened."""
         if settings.storage_url.startswith(("s3://", "s3a://")):
             return cls(settings.storage_url, s3_options(settings), bulk=settings.s3_checksums)
         return cls(settings.storage_url)
@@ -125,10 +125,18 @@ class Objects:
         return {path[start:]: (info["size"] or 0, _version(info)) for path, info in self._tried(found).items()}
 
     def check(self) -> None:
-        """Write and remove an object. Raises StorageUnavailable, saying what the store said."""
+        """Write and remove an object. Raises StorageUnavailable with what the store said, for its operator."""
         key = f"probe/{uuid.uuid4().hex}"
-        self.write(key, b"1")
-        self.remove([key])
+        try:
+            self.write(key, b"1")
+            self.remove([key])
+        except (StorageUnavailable, FileNotFoundError) as error:
+            cause = error.__cause__ or error
+            told = f"{type(cause).__name__}: {cause}"
+            raise StorageUnavailable(
+                f"DATAPROC_STORAGE_URL: the object store cannot be written to ({told}): {_remedy(cause)}",
+                reason=type(cause).__name__,
+            ) from error
 
     def close(self) -> None:
         """Let what is under way end."""
@@ -194,6 +202,14 @@ def _version(info: dict[str, Any]) -> str:
     return str(
         info.get("ETag") or info.get("etag") or info.get("md5") or info.get("created") or info.get("mtime") or ""
     )
+
+
+def _remedy(cause: BaseException) -> str:
+    if isinstance(cause, FileNotFoundError):
+        return "is the bucket there?"
+    if isinstance(cause, PermissionError) or "Credentials" in type(cause).__name__:
+        return "are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or DATAPROC_S3_…) right, and may they read and write?"
+    return "is it up, and DATAPROC_S3_ENDPOINT (or AWS_ENDPOINT_URL) right?"
 
 
 def _is_final(error: Exception) -> bool:
