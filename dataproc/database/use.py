@@ -72,6 +72,11 @@ class Use:
         """How many runs and transfers are under way."""
         return self._running.get(session_id, 0)
 
+    @property
+    def busy(self) -> int:
+        """How many runs and transfers are under way in all sessions."""
+        return sum(self._running.values())
+
     async def wind(self) -> None:
         """Write down which sessions were used since last time, those with something under way too."""
         active = self._active | (self._idling & self._running.keys())

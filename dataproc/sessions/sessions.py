@@ -106,7 +106,7 @@ class Sessions:
     def refuse_if_draining(self) -> None:
         """Raises Overloaded while the server takes nothing new."""
         if self.draining:
-            raise Overloaded("the server is being drained: try again, on another one", bound="draining", retry_after=5)
+            raise Overloaded("the server is being drained: try again, on another one", limit="draining", retry_after=5)
 
     @property
     def _limits(self) -> tuple[int, int]:

@@ -44,7 +44,9 @@ async def readyz(request: Request) -> Response:
     states = dict(zip(checks, await asyncio.gather(*checks.values()), strict=True))
     walls = layers(system.engine)
     states["sandbox"] = _sandbox(system.settings, walls)
-    ready = "failed" not in states.values()
+    if system.sessions.draining:
+        states["sessions"] = "draining"
+    ready = not {"failed", "draining"} & set(states.values())
     body: dict[str, Any] = {"status": "ready" if ready else "unready"}
     if await _may_look(request, system):
         body |= {"checks": states, "sandbox": [asdict(layer) for layer in walls]}
