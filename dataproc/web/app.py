@@ -17,6 +17,7 @@ from dataproc.web.auth import SESSION_OF_REPLY, Resolve, networks
 from dataproc.web.background import Background
 from dataproc.web.catalogue_api import dataset_methods, model_store_methods
 from dataproc.web.dataproc_api import dataproc_methods, module_methods
+from dataproc.web.operator_api import operator_methods
 from dataproc.web.rpc import RpcEndpoint
 from dataproc.web.session_api import session_methods
 
@@ -35,7 +36,7 @@ def create_app(system: System) -> FastAPI:
     tables = {
         "/api/v1/session/jsonrpc": session_methods(settings),
         "/api/v2/session/jsonrpc": session_methods(settings),
-        "/api/v1/dataproc/jsonrpc": dataproc_methods(settings),
+        "/api/v1/dataproc/jsonrpc": (*dataproc_methods(settings), *operator_methods()),
         "/api/v2/module/jsonrpc": module_methods(settings),
         "/api/v2/dataset/jsonrpc": dataset_methods(),
         "/api/v2/model_store/jsonrpc": model_store_methods(),
