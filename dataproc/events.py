@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import os
+import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ class Folder:
         return self.path / run[-2:] / f"{run}.events"
 
     def read(self, run: Run, after: int) -> list[Event]:
-        """The events of a run after that number, as they are kept; for a run that has ended, all of them."""
+        """The events of a run after that number, as they are kept (see `shown`); for a run that has ended, all."""
         kept = list(self._kept(run.id)) or _states(run)
         end = 0
         for event in kept:
@@ -60,7 +61,7 @@ class Folder:
                 end = event.data["to"]
         if run.status.ended and kept[-1].data.get("status") != run.status.value:
             kept += self._missing(run, kept[-1].id, end)
-        return [self.shown(run.id, event) for event in kept if event.id > after]
+        return [event for event in kept if event.id > after]
 
     def _missing(self, run: Run, last: int, end: int) -> list[Event]:
         """What a server that died did not come to write down: output at the end, and how the run ended."""
@@ -82,6 +83,30 @@ class Folder:
         for line in text.split(b"\n")[:-1]:  # a line without an end was being written when the server died
             with contextlib.suppress(ValueError, TypeError):
                 yield Event(*json.loads(line))
+
+    def text(self, run: str, offset: int, limit: int) -> tuple[str, int, bool]:
+        """Output from a byte on, at most so many bytes; where to go on; whether that is the end of what there is."""
+        try:
+            with self.log(run).open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(min(offset, size))
+                found = file.read(limit)
+        except FileNotFoundError:
+            return "", offset, True
+        whole = offset + len(found) >= size
+        if not whole:
+            found = found[: _whole_characters(found)] or found
+        return found.decode("utf-8", "replace"), min(offset, size) + len(found), whole
+
+    def forget(self, older_than: float) -> None:
+        """Delete logs that were last written to so many seconds ago."""
+        before = time.time() - older_than
+        with contextlib.suppress(FileNotFoundError):
+            for folder in os.scandir(self.path):
+                for file in os.scandir(folder) if folder.is_dir(follow_symlinks=False) else ():
+                    if file.stat(follow_symlinks=False).st_mtime < before:
+                        with contextlib.suppress(FileNotFoundError):
+                            os.unlink(file)
 
     def shown(self, run: str, event: Event) -> Event:
         """The event as a watcher gets it: with the text of its output."""
@@ -113,6 +138,16 @@ def _states(run: Run) -> list[Event]:
     return [Event(number, "state", _state(status, run)) for number, status in enumerate(states, 1)]
 
 
+def _whole_characters(text: bytes) -> int:
+    """How many of these bytes end with a whole character, as far as that can be told from its last four."""
+    for back in range(1, min(4, len(text)) + 1):
+        byte = text[-back]
+        if byte & 0xC0 != 0x80:
+            long = 1 + (byte >= 0xC0) + (byte >= 0xE0) + (byte >= 0xF0)
+            return len(text) if back >= long else len(text) - back
+    return len(text)
+
+
 class EventLog:
     """The event log of a run that is under way here. Costs nothing until something is told or watched."""
 
@@ -141,8 +176,6 @@ class EventLog:
             self.flush()
             self._tell("state", _state(run.status, run))
             self._wake()
-        if run.status.ended:
-            self._close()
 
     def output(self, kept: int) -> None:
         """So many bytes of output are in the log."""
@@ -168,18 +201,18 @@ class EventLog:
     def since(self, after: int) -> list[Event]:
         """The events after that number, as far as they have been told."""
         at_hand = self._at_hand
-        if not at_hand or after >= self._last:
+        if at_hand is None or after >= self._last:
             return []
-        if after < at_hand[0].id - 1:
+        if not at_hand or after < at_hand[0].id - 1:
             return self._folder.read(self._run, after)
-        run = self._run.id
-        return [self._folder.shown(run, event) for event in at_hand if event.id > after]
+        return [event for event in at_hand if event.id > after]
 
-    async def changed(self, wait: float) -> None:
-        """Return when more has been told, or after so many seconds."""
+    async def changed(self, wait: float) -> bool:
+        """Wait until more has been told, at most so many seconds; whether it has."""
         if self._changed is None:
             self._changed = asyncio.get_running_loop().create_future()
-        await asyncio.wait([self._changed], timeout=wait)
+        done, _ = await asyncio.wait([self._changed], timeout=wait)
+        return bool(done)
 
     def _soon(self) -> None:
         wait = SOON + A_WATCHER * self.watchers if self.watchers else LATER
@@ -264,7 +297,8 @@ class EventLog:
             self._changed.set_result(None)
         self._changed = None
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """The run is no longer under way."""
         if self._flushing is not None:
             self._flushing.cancel()
             self._flushing = None

@@ -83,6 +83,7 @@ class Executor:
         live = UnderWay(call, entry, method, self.clock.now(), self.folder)
         live.node, live.give_up = self.node, self.admission.give_up
         live.task = self.task_of(live)
+        self.sessions.refuse_if_draining()
         self.sessions.enter(call.session)
         self.live[call.run_id] = live
         self._sessions.setdefault(call.session, set()).add(live)

@@ -182,6 +182,6 @@ class Run:
             changes["status"] = status
         return replace(self, **changes)
 
-    def requeued(self, node: str) -> Run:
+    def requeued(self, node: str, attempt: int) -> Run:
         """The record of a run that is taken up again from the start, by that node."""
-        return replace(self, node=node, status=RunStatus.QUEUED, started_at=None)
+        return replace(self, node=node, status=RunStatus.QUEUED, started_at=None, attempt=attempt)

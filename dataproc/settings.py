@@ -60,6 +60,9 @@ class Settings(BaseSettings):
         None,
         description="Node-local folder for code copies, work directories and logs; default `.node` in a local storage folder.",
     )
+    environments_dir: Path | None = Field(
+        None, description="Folder of the environments that `dataproc module install` makes; default `environments` in `cache_dir`."
+    )
     fsync: bool = Field(
         False, description="Survive a power cut too: fsync files and folders before a call is answered."
     )
@@ -262,6 +265,11 @@ class Settings(BaseSettings):
         if self.cache_dir is not None:
             return self.cache_dir.absolute()
         return (self.local_storage or Path("cache").absolute()) / ".node"
+
+    @property
+    def environments(self) -> Path:
+        """The folder of the modules' own environments that is in force."""
+        return self.environments_dir.absolute() if self.environments_dir is not None else self.node_dir / "environments"
 
     def allows_network(self, module: str) -> bool:
         """Whether a module gets the network that it declares."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dataproc.admission import Place
 from dataproc.engine.output import Output
@@ -14,28 +15,43 @@ from dataproc.engine.worker import Task, Worker
 from dataproc.events import EventLog, Folder
 from dataproc.registry import MethodInfo, ModuleEntry
 from dataproc.runs import Completed, Outcome, Run, RunStatus, Usage, error_of, told_of
+from dataproc.types import JsonObject, Principal, new_id
 
-if TYPE_CHECKING:
-    from dataproc.executor import Call
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One validated request. session: the id of a live session; module and method: names; timeout: seconds or None."""
+
+    principal: Principal
+    session: str
+    module: str
+    method: str
+    params: JsonObject
+    input: JsonObject
+    output: JsonObject
+    timeout: float | None
+    request_id: str
+    run_id: str = field(default_factory=new_id)
 
 
 class UnderWay:
     """One run, from its call to its record. Made for every call, so it does little until somebody asks.
 
     recorded: it has a durable record, or is about to. submitted, closes: as in `Run`. ending: how it is being ended.
+    refused: it ended before it began. shelved: its record waits for the next start of a server.
     """
 
     __slots__ = (
         "_events", "_folder", "attempt", "call", "changes", "closes", "created", "done", "ended", "ending", "entry",
-        "give_up", "method", "node", "outcome", "place", "progress", "recorded", "started", "submitted", "task",
-        "usage", "worker",
+        "give_up", "method", "node", "outcome", "place", "progress", "recorded", "refused", "shelved", "started",
+        "submitted", "task", "usage", "worker",
     )  # fmt: skip
 
     def __init__(self, call: Call, entry: ModuleEntry, method: MethodInfo, created: datetime, folder: Folder) -> None:
         self.call, self.entry, self.method, self.created, self._folder = call, entry, method, created, folder
         self.node = ""
         self.attempt = 1
-        self.recorded = self.submitted = self.closes = False
+        self.recorded = self.submitted = self.closes = self.refused = self.shelved = False
         self.started: datetime | None = None
         self.ended: datetime | None = None
         self.outcome: Outcome | None = None
@@ -83,7 +99,12 @@ class UnderWay:
         """It has come to another state: tell those who watch."""
         if self._events is not None or self.attempt > 1:
             self.events.state(self.as_run())
-        if self.outcome is not None and self.done is not None and not self.done.done():
+
+    def over(self) -> None:
+        """It is no longer under way: tell those who wait."""
+        if self._events is not None:
+            self._events.close()
+        if self.done is not None and not self.done.done():
             self.done.set_result(None)
 
     async def wait(self, seconds: float | None) -> bool:

@@ -70,6 +70,12 @@ class IdempotencyKeys:
         row = connection.execute(query).one_or_none()
         return None if row is None else Claimed(row.digest, row.run_id)
 
+    async def release(self, claim: Claim, run_id: str) -> None:
+        """Make a key unknown again: its call was refused before it began."""
+        table = idempotency_keys
+        mine = delete(table).where(table.c.scope == claim.scope, table.c.name == claim.name, table.c.run_id == run_id)
+        await self._database.write(lambda connection: connection.execute(mine))
+
     async def forget(self, limit: int) -> int:
         """Delete keys that have expired, at most `limit`; returns how many."""
         table, oldest = idempotency_keys, micros(self._database.now() - self._life)

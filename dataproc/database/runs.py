@@ -122,12 +122,12 @@ class RunStore:
         query = select(runs).where(_UNFINISHED, dead).order_by(runs.c.id)
         return await self._database.read(lambda connection: [run_of(row) for row in connection.execute(query)])
 
-    async def adopt(self, run: Run, node: str) -> Run | None:
-        """Make a submitted run of a dead node this node's, to be run; None where another was quicker."""
+    async def adopt(self, run: Run, node: str, attempt: int) -> Run | None:
+        """Make a submitted run that was left this node's, to be run; None where another was quicker."""
         claim = update(runs).where(runs.c.id == run.id, runs.c.node == run.node, runs.c.status == run.status.value)
-        values = {"node": node, "status": RunStatus.QUEUED.value, "attempt": run.attempt, "started_at": None}
+        values = {"node": node, "status": RunStatus.QUEUED.value, "attempt": attempt, "started_at": None}
         done = await self._database.write(lambda connection: connection.execute(claim.values(values)).rowcount)
-        return None if not done else run.requeued(node)
+        return None if not done else run.requeued(node, attempt)
 
     async def interrupt(self, found: Iterable[Run]) -> list[Run]:
         """Judge runs that the end of their server left unfinished; those that nobody else judged before."""

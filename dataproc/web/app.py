@@ -11,12 +11,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dataproc.telemetry import METRICS
-from dataproc.web import VERSION, cra, files, model_upload, openrpc, probes, refusals
+from dataproc.web import VERSION, cra, events, files, model_upload, openrpc, probes, refusals
 from dataproc.web.asgi import REQUEST_ID_OF_REPLY, request_id_of
 from dataproc.web.auth import SESSION_OF_REPLY, Resolve, networks
 from dataproc.web.background import Background
 from dataproc.web.catalogue_api import dataset_methods, model_store_methods
 from dataproc.web.dataproc_api import dataproc_methods, module_methods
+from dataproc.web.forwarding import Forwarding
 from dataproc.web.operator_api import operator_methods
 from dataproc.web.rpc import RpcEndpoint
 from dataproc.web.session_api import session_methods
@@ -47,14 +48,18 @@ def create_app(system: System) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         await background.drain(settings.close_wait)
+        if forwarding is not None:
+            await forwarding.close()
 
-    app = Application(endpoints, title="dataproc", version=VERSION, lifespan=lifespan, redoc_url=None)
+    forwarding = None if settings.local_storage else Forwarding(system)
+    app = Application(endpoints, forwarding, title="dataproc", version=VERSION, lifespan=lifespan, redoc_url=None)
     app.state.system = system
     app.state.cra = cra.Facade(system, background)
     refusals.install(app)
     app.include_router(files.router)
     app.include_router(model_upload.router)
     app.include_router(cra.router)
+    app.include_router(events.router)
     app.include_router(probes.router)
     app.include_router(openrpc.router(tables, settings.public_url or ""))
     resolve = Resolve(system)
@@ -65,9 +70,10 @@ def create_app(system: System) -> FastAPI:
 class Application(FastAPI):
     """FastAPI with the JSON-RPC endpoints in front of its middleware, and every other reply named."""
 
-    def __init__(self, endpoints: Mapping[str, ASGIApp], **options: Any) -> None:
+    def __init__(self, endpoints: Mapping[str, ASGIApp], forwarding: Forwarding | None, **options: Any) -> None:
         super().__init__(**options)
         self.endpoints = endpoints
+        self.forwarding = forwarding
 
     def openapi(self) -> dict[str, Any]:
         """The document of the ordinary routes."""
@@ -76,6 +82,8 @@ class Application(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
+            return
+        if self.forwarding is not None and await self.forwarding(scope, receive, send):
             return
         endpoint = self.endpoints.get(scope["path"])
         if endpoint is not None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from dataproc.access.scopes import EXEC, may_exec, require_exec
+from dataproc.database.idempotency import Claim
 from dataproc.errors import (
+    Conflict,
     ExecCancelled,
     ExecCrashed,
     ExecFailed,
     ExecTimeout,
     Forbidden,
     Interrupted,
-    InvalidRequest,
     MethodNotFound,
     ModuleNotFound,
     Overloaded,
@@ -20,16 +21,17 @@ from dataproc.errors import (
     TooLarge,
 )
 from dataproc.executor import Call
+from dataproc.ledger import result_of
 from dataproc.runs import Completed, error_of
 from dataproc.settings import Settings
 from dataproc.types import Json, JsonObject, Principal
 from dataproc.web import VERSION
 from dataproc.web.exchange import Exchange
 from dataproc.web.methods import RpcMethod
-from dataproc.web.params import Param, Signature, anything, boolean, object_, or_null, seconds, text
+from dataproc.web.params import Param, Signature, boolean, text
+from dataproc.web.runs_api import call_params, claimed, run_methods
 
 _NAME: JsonObject = {"type": "string", "minLength": 1}
-_OBJECT: JsonObject = {"type": "object"}
 _EXEC_ERRORS = (
     ModuleNotFound,
     MethodNotFound,
@@ -68,6 +70,7 @@ def dataproc_methods(settings: Settings) -> tuple[RpcMethod, ...]:
             {"type": "string"},
         ),
         _exec("dataproc.exec", settings),
+        *run_methods(settings),
         RpcMethod(
             "dataproc.list_modules",
             list_modules,
@@ -94,17 +97,10 @@ def module_methods(settings: Settings) -> tuple[RpcMethod, ...]:
 
 
 def _exec(name: str, settings: Settings) -> RpcMethod:
-    most = settings.max_run_timeout
-    limit: JsonObject = {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": most}
+    disconnect: JsonObject = {"type": "boolean"}
     params = (
-        Param("module", text, _NAME, "The module's name."),
-        Param("method", text, _NAME, "The name of its method."),
-        Param("input", object_, _OBJECT, "Declared inputs, by name.", {}),
-        Param("output", object_, _OBJECT, "Declared outputs, by name.", {}),
-        Param("params", object_, _OBJECT, "The method's own params, by name.", {}),
-        Param("token", anything, {}, "Accepted and ignored: the header decides.", None),
-        Param("timeout", or_null(seconds(most)), limit, "Time limit of the run in seconds.", None, True),
-        Param("close", or_null(boolean), {"type": ["boolean", "null"]}, "End the session after the call.", None, True),
+        *call_params(settings),
+        Param("cancel_on_disconnect", boolean, disconnect, "End the run when the caller hangs up.", False, True),
     )
     return RpcMethod(
         name,
@@ -113,7 +109,7 @@ def _exec(name: str, settings: Settings) -> RpcMethod:
         Signature(params),
         {},
         needs=EXEC,
-        errors=_EXEC_ERRORS,
+        errors=(*_EXEC_ERRORS, Conflict),
     )
 
 
@@ -132,27 +128,42 @@ async def exec_method(
     token: object,
     timeout: float | None,  # noqa: ASYNC109 - the run's limit, which the engine enforces
     close: bool | None,
+    idempotency_key: str | None,
+    cancel_on_disconnect: bool,
 ) -> Json:
     """What the method returned; whatever else became of the run is raised, with its id."""
-    if exchange.idempotency_key is not None:
-        raise InvalidRequest("this server keeps no idempotency keys yet: send the call without `Idempotency-Key`")
     system, principal = exchange.system, exchange.principal
     canonical = (await system.registry.resolve(module)).name  # before a scope is looked at
     require_exec(principal, canonical, method)
+    claim = claimed(exchange, idempotency_key, (canonical, method, input, output, params))
+    if claim is not None and (known := await system.ledger.replay(claim)) is not None:
+        return result_of(known)
     session = await exchange.session()
     if close:
         exchange.close()
     elif close is not None:
         await exchange.keep()
-    ended = await system.executor.execute(
-        Call(principal, session, canonical, method, params, input, output, timeout, exchange.request_id)
-    )
+    call = Call(principal, session, canonical, method, params, input, output, timeout, exchange.request_id)
+    if claim is not None:
+        return await _once(exchange, call, claim, cancel_on_disconnect)
+    work = system.executor.execute(call)
+    if cancel_on_disconnect:
+        ended = await exchange.unless_gone(work, lambda: system.executor.cancel(call.run_id))
+    else:
+        ended = await work
     if isinstance(ended.outcome, Completed):
         return ended.outcome.result
     error = error_of(ended.outcome)
     assert error is not None
     error.data["run_id"] = ended.run.id
     raise error
+
+
+async def _once(exchange: Exchange, call: Call, claim: Claim, cancel_on_disconnect: bool) -> Json:
+    work = exchange.system.ledger.run_once(call, claim)
+    if cancel_on_disconnect:
+        return result_of(await exchange.unless_gone(work, lambda: exchange.system.executor.cancel(call.run_id)))
+    return result_of(await work)
 
 
 async def list_modules(exchange: Exchange) -> Json:

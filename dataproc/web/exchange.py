@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from starlette.types import Scope
+from starlette.types import Receive, Scope
 
 from dataproc.types import Actor, Principal, wire_id
 from dataproc.web.asgi import RawHeaders
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from dataproc.composition import System
     from dataproc.sessions import Opened
 
+T = TypeVar("T")
+
 
 class Exchange:
     """Shared by all calls of a batch.
@@ -23,16 +26,32 @@ class Exchange:
     ends it. `idempotency_key` is the header's text, None without.
     """
 
-    __slots__ = ("_closes", "_keeps", "_opening", "_scope", "idempotency_key", "principal", "request_id", "system")
+    __slots__ = (
+        "_closes",
+        "_keeps",
+        "_opening",
+        "_receive",
+        "_scope",
+        "idempotency_key",
+        "principal",
+        "request_id",
+        "system",
+    )
 
     def __init__(
-        self, system: System, principal: Principal, request_id: str, idempotency_key: str | None, scope: Scope
+        self,
+        system: System,
+        principal: Principal,
+        request_id: str,
+        idempotency_key: str | None,
+        scope: Scope,
+        receive: Receive,
     ) -> None:
         self.system = system
         self.principal = principal
         self.request_id = request_id
         self.idempotency_key = idempotency_key
-        self._scope = scope
+        self._scope, self._receive = scope, receive
         self._opening: asyncio.Task[Opened] | None = None
         self._closes = False
         self._keeps = False
@@ -59,6 +78,25 @@ class Exchange:
         if self._opening is not None and not self._keeps:
             self._keeps = True
             await self.system.sessions.keep(await self.session())
+
+    async def unless_gone(self, work: Coroutine[Any, Any, T], gone: Callable[[], object]) -> T:
+        """What `work` gives; `gone` is called when the caller hangs up meanwhile."""
+        working, hearing = asyncio.ensure_future(work), asyncio.ensure_future(self._hung_up())
+        try:
+            await asyncio.wait([working, hearing], return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                gone()
+            return await working
+        finally:
+            hearing.cancel()
+
+    async def _hung_up(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    def let_go(self) -> None:
+        """Have the session of a call without a token end after all."""
+        self._keeps = False
 
     @property
     def ends(self) -> str | None:

@@ -86,7 +86,7 @@ class RpcEndpoint:
         body = await read_body(receive, headers.get(b"content-length"), settings.request_limit)
         key = headers.get(b"idempotency-key")
         named = None if key is None else key.decode("latin-1")
-        return Exchange(self.system, principal, request_id, named, scope), body
+        return Exchange(self.system, principal, request_id, named, scope, receive), body
 
     async def _answer(self, exchange: Exchange, body: bytes) -> bytes | None:
         """The body of the reply; None where nothing is to be said."""

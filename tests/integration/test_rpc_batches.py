@@ -68,13 +68,6 @@ async def test_an_idempotency_key_belongs_to_one_call(client: httpx.AsyncClient)
     assert one[0]["result"]
 
 
-async def test_an_idempotency_key_is_not_ignored(world: World, client: httpx.AsyncClient) -> None:
-    """A call that must not run twice is refused while the server cannot promise that."""
-    answer = (await client.post(DATAPROC, json=an_exec(), headers={"Idempotency-Key": "k"})).json()
-    assert answer["error"]["code"] == -32600
-    assert world.executor.calls == []
-
-
 async def test_a_notification_runs_on(tmp_path: Path) -> None:
     """204 comes while the call is still under way, and a stop of the server lets it finish."""
     go, ran = asyncio.Event(), asyncio.Event()
