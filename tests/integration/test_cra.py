@@ -58,7 +58,7 @@ class User:
         self, path: str = "", *, method: str = "GET", headers: Mapping[str, str] | None = None, **query: Any
     ) -> httpx.Response:
         sent = {"Authorization": f"Bearer {self.token}", **(headers or {})}
-        return await self.client.request(method, f"{BASE}/DATAPROC{path}", params=query, headers=sent)
+        return await self.client.request(method, f"{BASE}/DATAPROC{path}", params=query or None, headers=sent)
 
     async def data(self, view: str = "fruit", session: str | None = None, **query: Any) -> Any:
         """The rows of a view."""

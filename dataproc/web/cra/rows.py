@@ -157,6 +157,7 @@ async def _in_a_process(workspace: Workspace, path: str, part: Path, head: dict[
                 process.stdin.write(data)
                 await process.stdin.drain()
                 at += len(data)
+        process.stdin.close()
         said, _ = await process.communicate()
     finally:
         await asyncio.to_thread(reading.close)
