@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect
 
 from dataproc.access.scopes import require
 from dataproc.errors import InvalidParams, InvalidRequest
+from dataproc.media_types import media_type
 from dataproc.storage.archive import Kind
 from dataproc.storage.files import Entry, Reading
 from dataproc.storage.listing import MAX_LIMIT, PAGE, Listing, Selection
@@ -35,7 +36,6 @@ from dataproc.web.conditional import (
     sent_sha256,
     write_condition,
 )
-from dataproc.web.media_types import media_type
 from dataproc.web.refusals import REFUSALS, Refusal, envelope
 from dataproc.web.transfer import ArchiveStream, FileStream, chunks
 
