@@ -7,11 +7,12 @@ MAKEFLAGS += --no-print-directory
 PY := .venv/bin/python
 STAMP := .venv/.installed
 ARGS ?=
+export NAME
 
 # Dozens of tests wait for processes rather than compute: a few more workers than cores, on any machine.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n < 2 ? 2 : n > 8 ? 8 : n )))
 
-.PHONY: help install run demo test check format bench docs constraints clean
+.PHONY: help install run demo new-module test check format bench docs constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -27,7 +28,7 @@ $(STAMP): pyproject.toml clients/pyproject.toml constraints.txt
 	  echo "make: no Python 3.11 with venv found: install python3.11 and python3.11-venv, or set PYTHON=/path/to/python" >&2; exit 1; \
 	fi; \
 	[ -x $(PY) ] && $(PY) -c '' 2>/dev/null || { echo "making .venv with $$found"; "$$found" -m venv --clear .venv; }
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,modules]' -e ./clients
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,modules,environments]' -e ./clients
 	@touch $(STAMP)
 
 run: install ## serve on port 8000; makes a first key if there is none
@@ -35,6 +36,9 @@ run: install ## serve on port 8000; makes a first key if there is none
 
 demo: install ## the main job on real data, start to end
 	@$(PY) examples/demo.py $(ARGS)
+
+new-module: install ## make modules/NAME with a method and a test that passes (NAME=word-counts ARGS=--script)
+	@.venv/bin/dataproc module new $(ARGS) "$${NAME:?say how it is to be called: make new-module NAME=word-counts}"
 
 test: install ## all tests (ARGS="tests/unit -k name" for some)
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)

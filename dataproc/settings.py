@@ -160,10 +160,10 @@ class Settings(BaseSettings):
     key_files: Count | None = Field(
         None, description="Files and directories that all sessions of a key may have, as far as this server knows them."
     )
-    free_space: int = Field(
-        256 * MiB,
+    free_space: int | None = Field(
+        None,
         ge=0,
-        description="Bytes that are to stay free on the disk of the storage: below, the run that writes most is ended.",
+        description="Bytes that are to stay free on the disk of the storage: below, the run that writes most is ended. Default: 256 MiB, or a hundredth of a smaller disk.",
     )
 
     # runs

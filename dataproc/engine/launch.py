@@ -17,6 +17,11 @@ from dataproc.settings import Settings
 
 BOOT = f"import sys; sys.path.insert(0, {view.LIBRARY!r}); from dataproc.engine.zygote import main; main()"
 BARE_BOOT = "from dataproc.engine.zygote import main; main()"
+# An interpreter of a module's own finds this package alone, and none of what is installed beside it.
+OTHER_BOOT = (
+    "import sys; sys.path.append({0!r}); import dataproc; sys.path.remove({0!r}); "
+    "from dataproc.engine.zygote import main; main()"
+)
 HOMES = ("HOME", "TMPDIR", "MPLCONFIGDIR", "XDG_CACHE_HOME")  # all are the work directory
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "MPLBACKEND": "agg"}
 SPARES = 1  # forks that a zygote keeps ready
@@ -55,10 +60,15 @@ class Ground:
         return {
             "op": "zygote", "id": number, "uid": self.uid, "network": network, "tmp": self.settings.worker_tmp,
             "memory": self.settings.worker_memory, "processes": self.settings.worker_processes,
-            "argv": [shown.executable, "-I", "-c", BOOT if self.namespaces else BARE_BOOT],
+            "argv": [shown.executable, "-I", "-c", self._boot(generation)],
             "env": ENVIRONMENT | dict.fromkeys(HOMES, home),
             "binds": shown.binds, "links": shown.links, "texts": shown.texts,
         }  # fmt: skip
+
+    def _boot(self, generation: Generation) -> str:
+        if self.namespaces:
+            return BOOT
+        return OTHER_BOOT.format(str(Path(__file__).parents[2])) if generation.interpreter else BARE_BOOT
 
     def _view(self, generation: Generation, network: bool) -> view.View:
         interpreter = generation.interpreter or view.default_interpreter()

@@ -16,6 +16,7 @@ from dataproc.module import Generation
 from dataproc.registry.changes import changes
 from dataproc.registry.copies import Copies
 from dataproc.registry.entry import ModuleEntry
+from dataproc.registry.environments import Environments
 from dataproc.registry.names import folded
 from dataproc.registry.record import Record, claims
 from dataproc.registry.sources import Found, find_sources, installed
@@ -44,7 +45,7 @@ class Registry:
         self._dir = settings.modules_dir.absolute()
         self._copies = Copies(settings.node_dir / "generations")
         self._clock = clock
-        self._updates = Updates(self._copies, describe, clock)
+        self._updates = Updates(self._copies, Environments(settings.environments), describe, clock)
         self._records: dict[str, Record] = {}
         self._entries: dict[str, ModuleEntry] = {}  # by name and alias: what the hot path reads
         self._warned: tuple[str, ...] = ()

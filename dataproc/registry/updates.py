@@ -13,6 +13,7 @@ from dataproc.module import Generation, ModuleBroken
 from dataproc.registry.copies import Copies, Signature, StillChanging
 from dataproc.registry.description import read_description
 from dataproc.registry.entry import ModuleEntry
+from dataproc.registry.environments import Environments
 from dataproc.registry.record import Fault, Record
 from dataproc.registry.sources import Source
 
@@ -28,8 +29,8 @@ log = structlog.get_logger(__name__)
 class Updates:
     """The steps of a module's life: copied, described, put in force, retired."""
 
-    def __init__(self, copies: Copies, describe: Describe, clock: Clock) -> None:
-        self._copies, self._describe, self._clock = copies, describe, clock
+    def __init__(self, copies: Copies, environments: Environments, describe: Describe, clock: Clock) -> None:
+        self._copies, self._environments, self._describe, self._clock = copies, environments, describe, clock
         self.retired: list[Retired] = []
 
     async def bring(self, record: Record) -> Generation | None:
@@ -77,6 +78,7 @@ class Updates:
 
     async def _put_in_force(self, record: Record, generation: Generation) -> Generation | None:
         try:
+            generation = self._environments.equip(generation)
             entry = ModuleEntry.of(generation, read_description(record.name, await self._describe(generation)))
         except ModuleBroken as broken:
             self._broken(record, broken.reason)
