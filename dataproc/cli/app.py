@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from dataproc.cli import audit, calls, keys
+from dataproc.cli import audit, calls, keys, runs
 from dataproc.cli.output import Format, Output, as_json, line
 from dataproc.cli.problems import CommandError, Exit, load_settings
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 app.add_typer(keys.app, name="key")
 app.command("exec")(calls.exec_)
 app.command("audit")(audit.audit)
+app.add_typer(runs.app, name="run")
 app.add_typer(calls.session, name="session")
 app.add_typer(calls.file, name="file")
 

@@ -24,7 +24,15 @@ Timeout = Annotated[float | None, typer.Option("--timeout", min=0, help="Time li
 
 
 def exec_(
-    target: Target, pairs: Pairs = None, params: Params = None, timeout: Timeout = None, output: Output = Format.TABLE
+    target: Target,
+    pairs: Pairs = None,
+    params: Params = None,
+    timeout: Timeout = None,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="Show on stderr what it prints and how far it is.")
+    ] = False,
+    submit: Annotated[bool, typer.Option("--submit", help="Do not wait: print the run's id.")] = False,
+    output: Output = Format.TABLE,
 ) -> None:
     """Run a method and print its result.
 
@@ -44,6 +52,11 @@ def exec_(
     if timeout is not None:
         call["timeout"] = timeout
     remote = Remote()
+    if follow or submit:
+        from dataproc.cli import runs
+
+        (runs.submitted if submit else runs.followed)(remote, call, output)
+        return
     answer = remote.rpc("v1/dataproc", "dataproc.exec", call, remote.credentials())
     as_json(answer) if output is Format.JSON else result(answer)
 

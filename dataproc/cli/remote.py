@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
 from http.client import HTTPException
 from ipaddress import ip_address
 from pathlib import Path
@@ -17,6 +18,7 @@ from dataproc import headers
 from dataproc.cli.problems import CommandError, Exit
 
 FILES = "/api/v1/dataproc/files/"
+RUNS = "/api/v1/dataproc/runs/"
 
 
 class _NoRedirects(HTTPRedirectHandler):
@@ -90,10 +92,27 @@ class Remote:
             text = response.read()
         answer = _json(text)
         if "error" in answer:
-            raise _problem(answer["error"])
+            raise problem(answer["error"])
         if "result" not in answer:
             raise CommandError(f"{self.url} does not answer as a dataproc server does", Exit.UNAVAILABLE)
         return answer["result"]
+
+    def events(self, run: str, after: int) -> Iterator[tuple[int, str, dict[str, Any]]]:
+        """Number, kind and data of the events of a run after that number, as they come."""
+        more = {"Last-Event-ID": str(after)}
+        with self.request("GET", f"{RUNS}{quote(run)}/events", self.credentials(), None, **more) as response:
+            members: dict[str, str] = {}
+            try:
+                for raw in response:
+                    text = raw.decode().rstrip("\r\n")
+                    name, colon, value = text.partition(": ")
+                    if colon and name:
+                        members[name] = value
+                    elif not text and "id" in members:
+                        yield int(members["id"]), members["event"], json.loads(members["data"])
+                        members = {}
+            except (OSError, HTTPException) as lost:
+                raise CommandError(f"the connection to {self.url} broke off", Exit.UNAVAILABLE) from lost
 
     def put(self, source: Path, path: str) -> int:
         """Upload a local file; its size in bytes."""
@@ -155,12 +174,13 @@ def _json(text: bytes) -> dict[str, Any]:
 def _refusal(status: int, text: bytes) -> CommandError:
     try:
         error = json.loads(text)["error"]
-        return _problem(error)
+        return problem(error)
     except (ValueError, KeyError, TypeError):
         return CommandError(f"HTTP {status}: {text[:200].decode(errors='replace').strip()}", Exit.REFUSED)
 
 
-def _problem(error: dict[str, Any]) -> CommandError:
+def problem(error: dict[str, Any]) -> CommandError:
+    """What a user is told of an error that the server answered."""
     data = error.get("data") or {}
     name, message = data.get("name", "error"), error.get("message", "")
     details = "".join(
