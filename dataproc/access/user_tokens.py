@@ -97,18 +97,13 @@ class UserTokens:
         )
 
     async def take(self, holder: Holder, session_id: str) -> None:
-        """A session just opened becomes one of the token's, with its idle clock. Raises Unauthorized for an ended one."""
+        """A session just opened becomes one of the token's. Raises Unauthorized for an ended one."""
         living = select(user_tokens.c.id).where(user_tokens.c.id == holder.token, user_tokens.c.ended_at.is_(None))
-        clock = {
-            "idle_timeout": self.timeout // timedelta(microseconds=1),
-            "idle_expires_at": micros(self._database.now() + self.timeout),
-        }
 
         def work(connection: Connection) -> None:
             if connection.scalar(living.with_for_update(read=True)) is None:
                 raise Unauthorized("this user token was logged off: log on again", reason="closed")
             connection.execute(insert(user_sessions), [{"session_id": session_id, "user_token_id": holder.token}])
-            connection.execute(update(sessions).where(sessions.c.id == session_id).values(clock))
 
         await self._database.write(work)
 

@@ -42,14 +42,12 @@ async def authenticate(scope: Scope, system: System) -> Principal:
 
 
 async def checked(credentials: Credentials, scope: Scope, system: System) -> Principal:
+    """Whose credentials these are; wrong ones are told of, and slowed down by their address. Raises Unauthorized."""
     settings, authenticator = system.settings, system.authenticator
     try:
         principal = await authenticator.authenticate(credentials)
     except Unauthorized as error:
-        client = client_address(scope, networks(settings.forwarded_allow_ips))
-        log.warning("credentials_refused", client=client, path=scope["path"], why=error.message)
-        if credentials.guess and "reason" not in error.data and (delay := authenticator.failures.note(client)):
-            await _slow_down(error, delay, client, system)
+        await refused(error, scope, system, guess=credentials.guess)
         raise
     # the address that a proxy speaks for takes longer to find, and most servers have none
     client = client_address(scope, networks(settings.forwarded_allow_ips)) if settings.forwarded_allow_ips else None
@@ -57,6 +55,14 @@ async def checked(credentials: Credentials, scope: Scope, system: System) -> Pri
         by = actor(scope, principal, system.settings)
         system.database.audit.tell("credentials_used", by, key=principal.key, session=principal.session)
     return principal
+
+
+async def refused(error: Unauthorized, scope: Scope, system: System, *, guess: bool) -> None:
+    """Before somebody is told that credentials are wrong. guess: they may have been tried out."""
+    client = client_address(scope, networks(system.settings.forwarded_allow_ips))
+    log.warning("credentials_refused", client=client, path=scope["path"], why=error.message)
+    if guess and "reason" not in error.data and (delay := system.authenticator.failures.note(client)):
+        await _slow_down(error, delay, client, system)
 
 
 async def _slow_down(error: Unauthorized, delay: float, client: str, system: System) -> None:

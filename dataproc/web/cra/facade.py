@@ -13,8 +13,8 @@ from dataproc.access import Credentials, may_exec, require, require_exec
 from dataproc.access.user_tokens import Holder, UserTokens
 from dataproc.errors import DataprocError, NotFound, Unauthorized
 from dataproc.registry import MethodInfo, ModuleEntry
-from dataproc.types import SESSION_ID, Principal
-from dataproc.web.auth import SESSION_OF_REPLY, checked, client_address, networks
+from dataproc.types import SESSION_ID, Actor, Principal
+from dataproc.web.auth import SESSION_OF_REPLY, actor, checked, refused
 from dataproc.web.background import Background
 from dataproc.web.cra.rows import KeptRows
 
@@ -39,21 +39,29 @@ class Facade:
         """A user token for a key and its secret. Raises Unauthorized, Forbidden."""
         principal = await checked(Credentials(api_key=username, secret=password), scope, self.system)
         require(principal, "session.open")
-        return await self.tokens.issue(principal.key)
+        text = await self.tokens.issue(principal.key)
+        by = actor(scope, principal, self.system.settings)
+        self.system.database.audit.tell("user_token_issued", by, key=principal.key)
+        return text
 
     async def holder(self, scope: Scope, text: str) -> Holder:
-        """Who sent a user token. Raises Unauthorized."""
+        """Who sent a user token. Raises Unauthorized, Overloaded where the key makes too many calls."""
         try:
-            return await self.tokens.authenticate(text)
+            holder = await self.tokens.authenticate(text)
         except Unauthorized as error:
-            client = client_address(scope, networks(self.system.settings.forwarded_allow_ips))
-            log.warning("credentials_refused", client=client, path=scope["path"], why=error.message)
+            await refused(error, scope, self.system, guess=True)
             raise
+        self.system.authenticator.rates.charge(holder.key)
+        return holder
 
-    async def log_off(self, holder: Holder) -> None:
+    async def log_off(self, scope: Scope, holder: Holder) -> None:
         """End the token, and all sessions of it."""
         await self.tokens.end(holder)
-        await self.close_all(holder)
+        self.system.database.audit.tell("user_token_ended", self._by(scope, holder), key=holder.key)
+        await self.close_all(scope, holder)
+
+    def _by(self, scope: Scope, holder: Holder) -> Actor:
+        return actor(scope, holder.principal(), self.system.settings)
 
     # -- sessions ---------------------------------------------------------------------------------------------------
 
@@ -79,9 +87,9 @@ class Facade:
         A fresh one closes unless `close` is False, and also where the call fails: nobody is told its id. Raises
         NotFound, Overloaded.
         """
-        sessions = self.system.sessions
+        sessions, by = self.system.sessions, self._by(scope, holder)
         fresh = session_id is None
-        principal = await self.find(holder, session_id) if session_id is not None else await self._open(holder, close)
+        principal = await self._open(holder, close, by) if session_id is None else await self.find(holder, session_id)
         assert principal.session is not None
         done = False
         try:
@@ -93,35 +101,36 @@ class Facade:
             done = True
         finally:
             if fresh and (close is not False or not done):
-                await self.system.reaper.end(principal.session, "closed")
+                await self.system.reaper.end(principal.session, "closed", by)
             elif close:
-                await self.close(principal.session)
+                await self.close(scope, holder, principal.session)
         scope[SESSION_OF_REPLY] = principal.session
         await self.tokens.wind(holder)
 
-    async def _open(self, holder: Holder, close: bool | None) -> Principal:
-        opened = await self.system.sessions.open(holder.principal(), one_shot=close is not False)
+    async def _open(self, holder: Holder, close: bool | None, by: Actor) -> Principal:
+        sessions, idle = self.system.sessions, int(self.tokens.timeout.total_seconds())
+        opened = await sessions.open(holder.principal(), idle_timeout=idle, one_shot=close is not False, by=by)
         try:
             await self.tokens.take(holder, opened.session.id)
-            await self.system.sessions.live(opened.session.id)
         except BaseException:
-            await self.system.reaper.end(opened.session.id, "closed")
+            await self.system.reaper.end(opened.session.id, "closed", by)
             raise
         return holder.principal(opened.session.id)
 
-    async def close(self, session_id: str) -> None:
+    async def close(self, scope: Scope, holder: Holder, session_id: str) -> None:
         """Let a session take no more calls, and see it to its end in the background: runs may be under way in it."""
-        await self.system.sessions.begin_end(session_id, "closed")
-        self._background.spawn(self._end(session_id))
+        by = self._by(scope, holder)
+        await self.system.sessions.begin_end(session_id, "closed", by)
+        self._background.spawn(self._end(session_id, by))
 
-    async def close_all(self, holder: Holder) -> None:
+    async def close_all(self, scope: Scope, holder: Holder) -> None:
         """Close every session of a token."""
         for session_id in await self.tokens.sessions(holder):
-            await self.close(session_id)
+            await self.close(scope, holder, session_id)
 
-    async def _end(self, session_id: str) -> None:
+    async def _end(self, session_id: str, by: Actor) -> None:
         try:
-            await self.system.reaper.end(session_id, "closed")
+            await self.system.reaper.end(session_id, "closed", by)
         except DataprocError:
             log.exception("session_end_failed", session_id=session_id)
 

@@ -141,7 +141,7 @@ async def log_off(request: Request, facade: InFacade, service: This) -> Done:
     """Ends the user token of the form field `userToken`, and every session of it."""
     _is_this(facade, service)
     holder, _ = await by_form(request, facade)
-    await facade.log_off(holder)
+    await facade.log_off(request.scope, holder)
     return Done()
 
 
@@ -159,16 +159,18 @@ async def keep_alive(
 @router.get(_ONE, summary="Close a session, or without one all of the user token")
 @router.post(_ONE, summary="Close", include_in_schema=False)
 @router.delete(_ONE, summary="Close", include_in_schema=False)
-async def close(facade: InFacade, service: This, holder: HeldBy, query: Annotated[CloseQuery, Query()]) -> Done:
+async def close(
+    request: Request, facade: InFacade, service: This, holder: HeldBy, query: Annotated[CloseQuery, Query()]
+) -> Done:
     """With `close=true`."""
     _is_this(facade, service)
     if not query.close:
         raise InvalidParams.field("close", "send close=true; nothing else is done at this address")
     if query.session is None:
-        await facade.close_all(holder)
+        await facade.close_all(request.scope, holder)
     else:
         await facade.find(holder, query.session)
-        await facade.close(query.session)
+        await facade.close(request.scope, holder, query.session)
     return Done(session=query.session)
 
 
