@@ -1,4 +1,4 @@
-"""`exec`, `session` and `file`: what a caller does, from a shell."""
+"""`exec` and `file`: what a caller does, from a shell."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from dataproc.cli.output import Format, Output, as_json, line, members, result, table
+from dataproc.cli.output import Format, Output, as_json, line, result, table
 from dataproc.cli.problems import CommandError
 
-session = typer.Typer(help="Open, look at and close sessions.", no_args_is_help=True)
 file = typer.Typer(help="Files of the session that DATAPROC_SESSION_TOKEN names.", no_args_is_help=True)
 
 Target = Annotated[str, typer.Argument(metavar="MODULE.METHOD", help="What to run.")]
@@ -59,48 +58,6 @@ def exec_(
         return
     answer = remote.rpc("v1/dataproc", "dataproc.exec", call, remote.credentials())
     as_json(answer) if output is Format.JSON else result(answer)
-
-
-@session.command("open")
-def open_(
-    expires_in: Annotated[int | None, typer.Option("--expires-in", min=1, help="Its life in seconds.")] = None,
-    output: Output = Format.TABLE,
-) -> None:
-    """Open a session with the key and print its token, for DATAPROC_SESSION_TOKEN."""
-    from dataproc.cli.remote import Remote
-
-    remote = Remote()
-    params = {} if expires_in is None else {"expires_in": expires_in}
-    opened = remote.rpc("v1/session", "session.open_session", params, remote.credentials(key_only=True))
-    if output is Format.JSON:
-        as_json(opened)
-    else:
-        members(opened)
-        line(f"\nexport DATAPROC_SESSION_TOKEN={opened['access_token']}")
-
-
-@session.command("get")
-def get_(output: Output = Format.TABLE) -> None:
-    """Show the session of the token."""
-    from dataproc.cli.remote import Remote
-
-    remote = Remote()
-    shown = remote.rpc("v1/session", "session.get_session", {}, remote.session_only())
-    as_json(shown) if output is Format.JSON else members(shown)
-
-
-@session.command()
-def close(token: Annotated[str | None, typer.Argument(help="Default: DATAPROC_SESSION_TOKEN.")] = None) -> None:
-    """Close a session: its directory is gone when this returns."""
-    from dataproc.cli.remote import Remote
-
-    remote = Remote()
-    chosen = token or remote.token
-    if not chosen:
-        raise CommandError("no token given: name it, or set DATAPROC_SESSION_TOKEN")
-    remote.token = chosen
-    remote.rpc("v1/session", "session.close_session", {"token": chosen}, remote.session_only())
-    line("closed")
 
 
 @file.command()

@@ -49,6 +49,11 @@ class Remote:
         }
         self._opener = _opener(parts.hostname)
 
+    @property
+    def has_key(self) -> bool:
+        """Whether there is a key to call with."""
+        return all(self._key.values())
+
     def credentials(self, *, key_only: bool = False) -> dict[str, str]:
         """The headers that say who calls; the token wins where there is one and it will do."""
         if self.token and not key_only:
