@@ -66,7 +66,7 @@ class System:
         await self.registry.start()
         await self.reaper.start()
         interrupted = await self.ledger.start()
-        self._tasks = [asyncio.create_task(self.pool.keep_house())]
+        self._tasks = [asyncio.create_task(self.pool.keep_house()), asyncio.create_task(self.workspaces.quotas.keep())]
         log.info("server.started", node=self.node.name, layers=list(self.engine.layers), interrupted_runs=interrupted)
 
     async def stop(self) -> None:
@@ -136,6 +136,8 @@ async def build(settings: Settings) -> System:
     registry.on_retired(pool.retire)
     workspaces.on_left(pool.forget)
     executor = Executor(settings, clock, registry, sessions, workspaces, pool, runs, node.name)
+    workspaces.quotas.on_over = executor.exceeded
+    workspaces.quotas.processes = lambda session: [worker.pid for worker in pool.busy_of(session)]
     reaper = Reaper(sessions, runs, executor, workspaces, settings, METRICS)
     ledger = Ledger(executor, runs, IdempotencyKeys(database, settings.idempotency_retention), Nodes(database))
     ledger.close_session = lambda session: reaper.end(session, "closed")

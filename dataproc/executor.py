@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,19 +18,30 @@ from dataproc.database.runs import RunStore
 from dataproc.engine.launch import Demand, Profile
 from dataproc.engine.pool import WorkerPool
 from dataproc.engine.worker import Task, Worker
-from dataproc.errors import DataprocError, ExecCrashed, InternalError, InvalidParams, Overloaded, StorageUnavailable
+from dataproc.errors import (
+    DataprocError,
+    ExecCrashed,
+    InternalError,
+    InvalidParams,
+    Overloaded,
+    QuotaExceeded,
+    StorageUnavailable,
+)
 from dataproc.events import Folder
 from dataproc.registry import MethodInfo, ModuleEntry, Registry
 from dataproc.runs import Cancelled, Completed, Crashed, Failed, Outcome, Run, WasInterrupted
 from dataproc.sessions import Sessions
 from dataproc.settings import Settings
 from dataproc.storage import Tree, Workspaces
+from dataproc.storage.manifest import hash_late, manifest
+from dataproc.storage.watch import Changes
 from dataproc.telemetry import METRICS
 from dataproc.types import JsonObject
 from dataproc.under_way import Call as Call
 from dataproc.under_way import UnderWay
 
 NOTED = 0.25  # seconds after which a run that somebody waits for is on record, to be seen and ended by others
+LISTED_AT_ONCE = 2  # files that a run changed, looked at without a thread
 log = structlog.get_logger(__name__)
 
 
@@ -56,7 +68,7 @@ class Executor:
         self.live: dict[str, UnderWay] = {}
         self._sessions: dict[str, set[UnderWay]] = {}
         self._drained: dict[str, asyncio.Future[None]] = {}
-        self._noting: set[asyncio.Task[None]] = set()
+        self._chores: set[asyncio.Task[None]] = set()
         self.stopping = False
 
     async def execute(self, call: Call) -> Ended:
@@ -142,19 +154,53 @@ class Executor:
                 worker = await self.pool.lease(demand, lambda: self._folders(live.call, live.entry, tree))
             except ExecCrashed as error:
                 return Crashed(reason=error.message)
-            try:
-                return await self._on_worker(worker, live)
-            finally:
-                self.pool.release(worker)
+            async with await self.workspaces.observe(live.call.session, live.call.principal.key, tree) as seen:
+                try:
+                    outcome = await self._on_worker(worker, live)
+                finally:
+                    self.pool.release(worker)
+                changes, exceeded = await seen.end()
+            if changes.created or changes.modified or changes.deleted:
+                await self._list(live, tree, changes)
+            return outcome if exceeded is None or type(outcome) is Failed else Failed(exceeded)
 
     async def _on_worker(self, worker: Worker, live: UnderWay) -> Outcome:
         if live.ending is not None:
             return live.ending
         live.worker = worker
+        self._mark_shared(live)
         try:
             return await worker.run(live.task)
         finally:
             live.worker, live.usage = None, worker.usage
+
+    def _mark_shared(self, live: UnderWay) -> None:
+        """What runs change that write in a session at once may be anybody's of them."""
+        beside = self._sessions[live.call.session]
+        if len(beside) > 1 and not live.method.reads_only:
+            writing = [each for each in beside if each.worker is not None and not each.method.reads_only]
+            for each in writing if len(writing) > 1 else ():
+                each.shared = True
+
+    async def _list(self, live: UnderWay, tree: Tree, changes: Changes) -> None:
+        """Keep what a run changed; of large files the hashes come later."""
+        work = partial(
+            manifest, tree.files, changes.created, changes.modified, changes.deleted,
+            shared=live.shared, owner=self.pool.engine.uid,
+        )  # fmt: skip
+        few = len(changes.created) + len(changes.modified) <= LISTED_AT_ONCE
+        found = work() if few else await asyncio.to_thread(work)
+        live.changes = found.changes
+        if found.late:
+            live.late = partial(hash_late, tree.files, found, self.pool.engine.uid)
+
+    async def _hash(self, run_id: str, late: Callable[[], dict[str, Any]]) -> None:
+        try:
+            changes = await asyncio.to_thread(late)
+            await self.runs.settle()
+            await self.runs.add_changes(run_id, changes)
+        except (OSError, StorageUnavailable) as error:
+            log.info("hashes_missing", run_id=run_id, error=str(error))  # the session may be over
 
     async def _over(self, live: UnderWay, outcome: Outcome) -> Ended:
         """Write down how it ended, then tell."""
@@ -169,6 +215,8 @@ class Executor:
         else:
             await self._finish(run)  # its id is told, or about to be
         live.tell()
+        if live.late is not None:
+            self._chore(self._hash(run.id, live.late))
         return Ended(run, outcome)
 
     def _shelved(self, live: UnderWay, outcome: Outcome) -> bool:
@@ -188,9 +236,12 @@ class Executor:
         """Put a run on record that somebody waits for, because it takes its time."""
         if not live.recorded:
             live.recorded = True
-            noting = asyncio.get_running_loop().create_task(self._record(live.as_run()))
-            self._noting.add(noting)
-            noting.add_done_callback(self._noting.discard)
+            self._chore(self._record(live.as_run()))
+
+    def _chore(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._chores.add(task)
+        task.add_done_callback(self._chores.discard)
 
     async def _record(self, run: Run) -> None:
         try:
@@ -245,6 +296,11 @@ class Executor:
         await self._end_runs(session_id, wait, Cancelled("its session was closed"))
         await self.pool.forget(session_id)
 
+    def exceeded(self, session_id: str, error: QuotaExceeded) -> None:
+        """End the runs of a session that takes too much, at once."""
+        for live in list(self._sessions.get(session_id, ())):
+            live.end(Failed(error), at_once=True)
+
     async def _end_runs(self, session: str, wait: float, outcome: Outcome) -> None:
         if session not in self._sessions:
             return
@@ -263,8 +319,8 @@ class Executor:
                 live.end(WasInterrupted())
         sessions = list(self._sessions)
         await asyncio.gather(*(self._end_runs(session, wait, WasInterrupted()) for session in sessions))
-        if self._noting:
-            await asyncio.wait(self._noting)
+        if self._chores:
+            await asyncio.wait(self._chores, timeout=max(1.0, wait))
 
 
 async def _within(seconds: float, work: Awaitable[Any]) -> bool:

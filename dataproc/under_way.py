@@ -39,25 +39,27 @@ class UnderWay:
 
     recorded: it has a durable record, or is about to. submitted, closes: as in `Run`. ending: how it is being ended.
     refused: it ended before it began. shelved: its record waits for the next start of a server.
+    shared: other runs wrote in its session meanwhile. late: gives its changes with the hashes of large files, blocks.
     """
 
     __slots__ = (
         "_events", "_folder", "attempt", "call", "changes", "closes", "created", "done", "ended", "ending", "entry",
-        "give_up", "method", "node", "outcome", "place", "progress", "recorded", "refused", "shelved", "started",
-        "submitted", "task", "usage", "worker",
+        "give_up", "late", "method", "node", "outcome", "place", "progress", "recorded", "refused", "shared",
+        "shelved", "started", "submitted", "task", "usage", "worker",
     )  # fmt: skip
 
     def __init__(self, call: Call, entry: ModuleEntry, method: MethodInfo, created: datetime, folder: Folder) -> None:
         self.call, self.entry, self.method, self.created, self._folder = call, entry, method, created, folder
         self.node = ""
         self.attempt = 1
-        self.recorded = self.submitted = self.closes = self.refused = self.shelved = False
+        self.recorded = self.submitted = self.closes = self.refused = self.shelved = self.shared = False
         self.started: datetime | None = None
         self.ended: datetime | None = None
         self.outcome: Outcome | None = None
         self.ending: Outcome | None = None
         self.progress: dict[str, Any] | None = None
         self.changes: dict[str, Any] | None = None
+        self.late: Callable[[], dict[str, Any]] | None = None
         self.usage: Usage | None = None
         self.worker: Worker | None = None
         self.place: Place | None = None
@@ -114,12 +116,12 @@ class UnderWay:
         done, _ = await asyncio.wait([self.done], timeout=seconds)
         return bool(done)
 
-    def end(self, outcome: Outcome) -> None:
+    def end(self, outcome: Outcome, *, at_once: bool = False) -> None:
         """Begin to end it so, wherever it is: in the line, on its way to a worker, or with one."""
         if self.ending is None:
             self.ending = outcome
         if self.worker is not None:
-            self.worker.end(outcome)
+            self.worker.end(outcome, at_once=at_once)
         elif self.place is not None:
             self.give_up(self.place)
 

@@ -9,9 +9,11 @@ from dataproc.storage.copies import CopyBackend
 from dataproc.storage.folders import Folders, Tree
 from dataproc.storage.leases import Leases, Ledger, MemoryLeases
 from dataproc.storage.objects import Objects
+from dataproc.storage.quotas import Limits, Quotas
+from dataproc.storage.watch import Changes, Usage
 from dataproc.storage.workspace import Workspace, Workspaces
 
-__all__ = ["Tree", "Workspace", "Workspaces", "open_workspaces"]
+__all__ = ["Changes", "Tree", "Usage", "Workspace", "Workspaces", "open_workspaces"]
 
 
 def open_workspaces(
@@ -23,7 +25,8 @@ def open_workspaces(
     node: the server's name, under which it keeps copies. Raises InvalidParams for one that cannot be opened.
     """
     clock = clock or SystemClock()
-    return Workspaces(_backend(settings, clock, leases, node), clock)
+    backend = _backend(settings, clock, leases, node)
+    return Workspaces(backend, clock, Quotas(Limits.of(settings), backend.folders.root))
 
 
 def _backend(settings: Settings, clock: Clock, leases: Leases | None, node: str) -> Backend:

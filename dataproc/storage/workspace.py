@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterable, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -17,7 +18,9 @@ from dataproc.storage.files import Condition, Entry, Files, Reading, Written
 from dataproc.storage.folders import Tree, session_place
 from dataproc.storage.listing import Listing, Selection, list_folder
 from dataproc.storage.paths import RelPath, told
+from dataproc.storage.quotas import Observed, Quotas, Room
 from dataproc.storage.upload import Upload
+from dataproc.storage.watch import Usage
 from dataproc.types import Elsewhere, rfc3339
 
 _GONE = 100_000  # sessions remembered to be discarded ...
@@ -29,17 +32,29 @@ T = TypeVar("T")
 class Workspaces:
     """Every session's workspace. Knows no keys and no states: a session id selects, the caller has been checked."""
 
-    def __init__(self, backend: Backend, clock: Clock) -> None:
+    def __init__(self, backend: Backend, clock: Clock, quotas: Quotas) -> None:
+        self.quotas = quotas
         self._backend = backend
         self._clock = clock
         self._bringing: dict[str, asyncio.Task[Tree]] = {}
         self._gone: dict[str, tuple[float, str]] = {}  # when, by both clocks
 
-    def of(self, session_id: str) -> Workspace:
-        """The workspace of a session; nothing is made yet. Raises InvalidParams for what is no session id."""
+    def of(self, session_id: str, key: str = "") -> Workspace:
+        """The workspace of a session; nothing is made yet. Raises InvalidParams for what is no session id.
+
+        key: whose quotas, too, hold for what is written over HTTP.
+        """
         if self._backend.known(session_id) is None:
             session_place(session_id)
-        return Workspace(self, self._backend, session_id)
+        return Workspace(self, self._backend, session_id, key)
+
+    async def observe(self, session_id: str, key: str, tree: Tree) -> Observed:
+        """A run in the checked-out folders of a session: its changes, and the quotas of the session and its key."""
+        return Observed(self.quotas, await self.quotas.watch(session_id, tree, key))
+
+    async def usage(self, session_id: str) -> Usage:
+        """What a session takes on this node."""
+        return await self.quotas.usage(session_id, self.known(session_id) or self._backend.folders.tree(session_id))
 
     async def discard(self, session_id: str) -> None:
         """Put a session's files out of everybody's reach, to be deleted in the background. Raises StorageUnavailable.
@@ -50,6 +65,7 @@ class Workspaces:
         self._remember_gone(session_id)
         if (task := self._bringing.get(session_id)) is not None:
             await asyncio.wait([task])
+        self.quotas.drop(session_id)
         await self._backend.drop(session_id)
 
     async def sweep(self) -> None:
@@ -66,6 +82,7 @@ class Workspaces:
 
     async def close(self) -> None:
         """Stop the background deletions; the next start goes on with them."""
+        self.quotas.close()
         await self._backend.close()
 
     async def settle(self) -> None:
@@ -82,7 +99,12 @@ class Workspaces:
 
     def on_left(self, act: Callable[[str], Awaitable[None]]) -> None:
         """Have `act` end what still works in a session's folders before they are taken away from this node."""
-        self._backend.on_left(act)
+
+        async def leave(session_id: str) -> None:
+            await act(session_id)
+            self.quotas.drop(session_id)
+
+        self._backend.on_left(leave)
 
     async def bring(self, session_id: str) -> Tree:
         """The folders of a session, made or fetched if they are missing; callers at once share one making."""
@@ -112,10 +134,11 @@ class Workspaces:
 class Workspace:
     """One session's directory."""
 
-    __slots__ = ("_all", "_backend", "session_id")
+    __slots__ = ("_all", "_backend", "_key", "session_id")
 
-    def __init__(self, workspaces: Workspaces, backend: Backend, session_id: str) -> None:
+    def __init__(self, workspaces: Workspaces, backend: Backend, session_id: str, key: str) -> None:
         self._all = workspaces
+        self._key = key
         self._backend = backend
         self.session_id = session_id
 
@@ -158,23 +181,39 @@ class Workspace:
         return place if reading.lies_at(f"{root}/{place}") else None
 
     async def write(
-        self, path: RelPath, chunks: AsyncIterable[bytes], condition: Condition = None, sha256: bytes | None = None
+        self,
+        path: RelPath,
+        chunks: AsyncIterable[bytes],
+        condition: Condition = None,
+        sha256: bytes | None = None,
+        announced: int = 0,
     ) -> Written:
         """Make or replace a file, whole or not at all. Whoever reads meanwhile sees the old one.
 
         chunks: large ones, each is a step in a thread, while the next one is awaited. sha256: the digest the bytes
-        must have, else InvalidParams. Raises PreconditionFailed, Conflict for a directory of that name,
-        StorageUnavailable, and what `chunks` raises.
+        must have, else InvalidParams. announced: how many bytes they will be, as far as that is known.
+        Raises PreconditionFailed, Conflict for a directory of that name, QuotaExceeded, StorageUnavailable, and what
+        `chunks` raises.
         """
-        async with self.checkout() as tree:
+        async with self.checkout() as tree, await self._room(tree, path) as room:
+            room.require(announced)
             upload = Upload(self._backend.folders, tree, path, hashed=sha256 is not None)
             try:
-                await _written_out(upload, chunks, hashed=sha256 is not None)
+                await _written_out(upload, room.kept(chunks), hashed=sha256 is not None)
                 written = await _below_path(upload.commit, condition, sha256)
             finally:
                 await asyncio.to_thread(upload.close)
             self._all.refuse_gone(self.session_id)
         return written
+
+    async def _room(self, tree: Tree, path: RelPath) -> Room:
+        watched = await self._all.quotas.watch(self.session_id, tree, self._key)
+        await self._all.quotas.settled(watched, lambda watch: None)
+        replaced: int | None = None
+        with suppress(OSError):
+            found = await asyncio.to_thread(Files(self._backend.folders, tree).stat, path)
+            replaced = found.size if found.type == "file" else None
+        return Room(self._all.quotas, watched, replaced)
 
     async def delete(self, path: RelPath, condition: Condition = None, *, recursive: bool = False) -> None:
         """Delete a file, or with `recursive` a directory. Raises NotFound, InvalidParams, PreconditionFailed."""

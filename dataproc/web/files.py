@@ -87,7 +87,7 @@ async def _workspace(request: Request, scope: str) -> AsyncIterator[Workspace]:
     await system.sessions.live(principal.session)
     system.sessions.enter(principal.session)
     try:
-        yield system.workspaces.of(principal.session)
+        yield system.workspaces.of(principal.session, principal.key)
     finally:
         system.sessions.leave(principal.session)
 
@@ -197,7 +197,7 @@ async def write(request: Request, workspace: ToWrite, path: ClientPath) -> Respo
     condition, sha256 = write_condition(request.headers), sent_sha256(request.headers)
     try:
         body = chunks(request, _system(request).settings.upload_limit)
-        written = await workspace.write(path, body, condition, sha256)
+        written = await workspace.write(path, body, condition, sha256, _announced(request))
     except ClientDisconnect:
         return Response(status_code=400)  # for nobody: the client has gone, and nothing was kept
     headers = {"ETag": written.entry.etag, "Last-Modified": last_modified(written.entry)}
@@ -234,6 +234,12 @@ def _by_the_proxy(request: Request, workspace: Workspace, path: RelPath, reading
         return None
     place = workspace.place(path, reading) if by_proxy(request.scope, settings) else None
     return None if place is None else quote(f"{settings.accel_prefix.rstrip('/')}/{place}")
+
+
+def _announced(request: Request) -> int:
+    """The size that the body will have; 0 where it is not told."""
+    length = request.headers.get("content-length", "")
+    return int(length[:19]) if length.isdigit() else 0
 
 
 def _about(entry: Entry) -> dict[str, str]:

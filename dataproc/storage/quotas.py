@@ -1,0 +1,380 @@
+"""Quotas: what sessions may take, how much they do take, and who is told when it is too much.
+
+One queue of kernel events serves all sessions that are in use or were so lately. While runs are under way the use is
+looked at five times a second; at the end of a run it is looked at once more, which costs microseconds where little was
+touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self, TypeVar
+
+import structlog
+
+from dataproc.errors import QuotaExceeded
+from dataproc.settings import Settings
+from dataproc.storage import inotify, unseen
+from dataproc.storage.folders import Tree
+from dataproc.storage.paths import unavailable
+from dataproc.storage.watch import Changes, Usage, Watch
+
+BUSY, IDLE = 0.2, 0.5  # seconds between looks: while runs are under way, and while none is
+UNSEEN = 0.4  # seconds between searches for what events do not tell
+FREE = 256 * 2**20  # bytes that stay free where the operator names none
+INLINE = 32  # touched names that are looked at without a thread
+WATCHED = 512  # sessions at once
+REMEMBERED = 100_000  # sessions whose use is counted for their keys
+MOST_WAITING = 100_000  # events of one session that wait to be taken in
+
+T = TypeVar("T")
+_NOTHING = Usage()
+_log = structlog.get_logger("dataproc.storage")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What may be taken; None: no limit. free: bytes that have to stay free on the disk; None: a small share of it."""
+
+    session_bytes: int
+    session_files: int
+    key_bytes: int | None
+    key_files: int | None
+    free: int | None
+    idle: float  # seconds after its last use that a session is watched
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        """As the settings say."""
+        return cls(
+            settings.session_bytes, settings.session_files, settings.key_bytes, settings.key_files,
+            settings.free_space, settings.warm_life,
+        )  # fmt: skip
+
+
+@dataclass(eq=False, slots=True)
+class Watched:
+    """A session under watch. tolerated: use above a limit that was told of already, so that it can be reduced."""
+
+    session: str
+    key: str
+    tree: Tree
+    watch: Watch
+    tolerated: Usage = _NOTHING
+    judged: Usage = _NOTHING  # use when it was last compared with the limits
+    before: int = 0  # bytes at the last look
+    grown: int = 0  # bytes since the look before
+    users: int = 0
+    reserved: int = 0  # bytes of uploads under way
+    used_at: float = 0.0
+
+
+class Quotas:
+    """All sessions of this server. `root` is any folder on the disk of the storage."""
+
+    def __init__(self, limits: Limits, root: os.PathLike[str]) -> None:
+        self._limits = limits
+        self._root = root
+        self._queue = inotify.Inotify()
+        self._by_watch: dict[int, tuple[Watch, object]] = {}
+        self._watched: OrderedDict[str, Watched] = OrderedDict()
+        self._sums: dict[str, tuple[str, Usage]] = {}  # by session: its key, and its use when last looked at
+        self._of_keys: dict[str, Usage] = {}  # the same, summed up
+        self._reading = threading.Lock()
+        self._users = 0
+        self._searched = 0.0
+        self.on_over: Callable[[str, QuotaExceeded], None] = lambda session, error: None
+        self.processes: Callable[[str], Iterable[int]] = lambda session: ()
+
+    # -------------------------------------------------------------------------------------------------- watching
+
+    async def watch(self, session: str, tree: Tree, key: str) -> Watched:
+        """The session under watch; a first look walks it. Near free where it is watched already."""
+        found = self._watched.get(session)
+        if found is None or found.tree is not tree:
+            found = await self._begin(session, tree, key)
+        found.key = key or found.key
+        found.used_at = time.monotonic()
+        self._watched.move_to_end(session)
+        return found
+
+    async def _begin(self, session: str, tree: Tree, key: str) -> Watched:
+        if (old := self._watched.pop(session, None)) is not None:
+            old.watch.end()
+        self._make_room()
+        found = Watched(session, key, tree, Watch(tree, self._queue, self._by_watch))  # type: ignore[arg-type]
+        self._watched[session] = found
+        found.tolerated = found.judged = await asyncio.to_thread(self._settled, found, _usage)
+        found.before = found.judged.bytes
+        return found
+
+    def _make_room(self) -> None:
+        for session, found in list(self._watched.items()):
+            idle = time.monotonic() - found.used_at > self._limits.idle
+            if found.users or not (idle or len(self._watched) >= WATCHED):
+                continue
+            self._watched.pop(session).watch.end()
+
+    def drop(self, session: str) -> None:
+        """The session's files are gone, or are not here any more."""
+        self._count(session, None)
+        if (found := self._watched.pop(session, None)) is not None:
+            found.watch.end()
+
+    async def usage(self, session: str, tree: Tree) -> Usage:
+        """What a session takes now."""
+        if session not in self._watched and not tree.files.is_dir():
+            return _NOTHING
+        return await self.settled(await self.watch(session, tree, ""), _usage)
+
+    # --------------------------------------------------------------------------------------------------- looking
+
+    async def settled(self, found: Watched, act: Callable[[Watch], T]) -> T:
+        """What `act` makes of what is known up to now: at once where little was touched, else in a thread."""
+        self._drain()
+        watch = found.watch
+        if watch.unsettled > INLINE or not watch.lock.acquire(blocking=False):
+            return await asyncio.to_thread(self._settled, found, act)
+        try:
+            if watch.unsettled:
+                watch.look()
+            return act(watch)
+        finally:
+            watch.lock.release()
+
+    def _settled(self, found: Watched, act: Callable[[Watch], T]) -> T:
+        with found.watch.lock:
+            self._drain()
+            found.watch.look()
+            return act(found.watch)
+
+    def _drain(self) -> None:
+        """Hand the kernel's events out."""
+        with self._reading:
+            while events := self._queue.read():
+                for number, mask, name in events:
+                    if mask & inotify.OVERFLOW:
+                        self._lose()
+                    elif (known := self._by_watch.get(number)) is not None:
+                        watch, folder = known
+                        watch.inbox.append((folder, mask, name))  # type: ignore[arg-type]
+                        if len(watch.inbox) > MOST_WAITING:
+                            watch.inbox.clear()
+                            watch.lost = True
+
+    def _lose(self) -> None:
+        _log.warning("storage.events_lost", sessions=len(self._watched))
+        for found in list(self._watched.values()):
+            found.watch.lost = True
+
+    # ----------------------------------------------------------------------------------------------------- judging
+
+    def exceeded(self, found: Watched) -> QuotaExceeded | None:
+        """The quota that a session is above, and grows; it is told of once for each growth."""
+        usage, limits = found.watch.usage, self._limits
+        self._count(found.session, (found.key, usage))
+        mercy, before, found.judged = found.tolerated, found.judged, usage
+        found.tolerated = Usage(min(mercy.bytes, usage.bytes), min(mercy.files, usage.files))
+        error = None
+        if usage.bytes > max(limits.session_bytes, mercy.bytes):
+            error = over("session_bytes", limits.session_bytes, usage.bytes)
+        elif usage.files > max(limits.session_files, mercy.files):
+            error = over("session_files", limits.session_files, usage.files)
+        elif usage.bytes > before.bytes or usage.files > before.files:
+            error = self._key_exceeded(found.key)
+        if error is not None:
+            found.tolerated = usage
+        return error
+
+    def _key_exceeded(self, key: str, more: Usage = _NOTHING) -> QuotaExceeded | None:
+        limits = self._limits
+        if limits.key_bytes is None and limits.key_files is None:
+            return None
+        known = self._of_keys.get(key, _NOTHING)
+        taken = Usage(known.bytes + more.bytes, known.files + more.files)
+        if limits.key_bytes is not None and taken.bytes > limits.key_bytes:
+            return over("key_bytes", limits.key_bytes, taken.bytes)
+        if limits.key_files is not None and taken.files > limits.key_files:
+            return over("key_files", limits.key_files, taken.files)
+        return None
+
+    def _count(self, session: str, now: tuple[str, Usage] | None) -> None:
+        """Count a session's use for its key; None: it has none any more."""
+        if now is not None and session not in self._sums and len(self._sums) >= REMEMBERED:
+            self._count(next(iter(self._sums)), None)
+        before = self._sums.pop(session, None)
+        for counted, sign in ((before, -1), (now, 1)):
+            if counted is not None:
+                key, usage = counted
+                known = self._of_keys.get(key, _NOTHING)
+                self._of_keys[key] = Usage(known.bytes + sign * usage.bytes, known.files + sign * usage.files)
+                if self._of_keys[key] == _NOTHING:
+                    del self._of_keys[key]
+        if now is not None:
+            self._sums[session] = now
+
+    def _disk_full(self, more: int) -> QuotaExceeded | None:
+        disk = os.statvfs(self._root)
+        free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+        floor = min(FREE, total // 100) if self._limits.free is None else self._limits.free
+        return over("free_space", floor, free) if free - more < floor else None
+
+    # ------------------------------------------------------------------------------------------------------ users
+
+    async def keep(self) -> None:
+        """Until cancelled: look at the sessions in use, and tell of those above a quota."""
+        while True:
+            await asyncio.sleep(BUSY if self._users else IDLE)
+            if not self._watched:
+                continue
+            watched = list(self._watched.values())
+            search = time.monotonic() - self._searched >= UNSEEN
+            workers = {each: tuple(self.processes(each.session)) for each in watched if each.users} if search else {}
+            try:
+                told = await asyncio.to_thread(self._tick, watched, workers)
+                for session, error in told:
+                    _log.warning("storage.quota_exceeded", session_id=session, **error.data)
+                    self.on_over(session, error)
+            except OSError as error:
+                _log.warning("storage.watching_failed", errno=error.errno)
+
+    def _tick(self, watched: list[Watched], workers: dict[Watched, tuple[int, ...]]) -> list[tuple[str, QuotaExceeded]]:
+        told = []
+        self._drain()
+        for found, pids in workers.items():
+            self._search(found, pids)
+            self._searched = time.monotonic()
+        for found in watched:
+            if found.watch.unsettled:
+                self._settled(found, _usage)
+            found.grown, found.before = found.watch.usage.bytes - found.before, found.watch.usage.bytes
+            if (error := self.exceeded(found)) is not None:
+                told.append((found.session, error))
+        largest = max((each for each in watched if each.users), key=lambda each: each.grown, default=None)
+        if not told and largest is not None and largest.grown > 0 and (error := self._disk_full(0)) is not None:
+            told.append((largest.session, error))
+        return told
+
+    def _search(self, found: Watched, pids: Iterable[int]) -> None:
+        hidden, mapped = unseen.look({each for pid in pids for each in unseen.tree_of(pid)}, found.tree)
+        with found.watch.lock:
+            found.watch.hidden = hidden
+            for names in mapped:
+                found.watch.touch(names)
+
+    def enter(self, found: Watched) -> None:
+        """A run or an upload begins."""
+        found.users += 1
+        self._users += 1
+
+    def leave(self, found: Watched) -> None:
+        """It has ended."""
+        found.users -= 1
+        self._users -= 1
+        if not found.users:
+            found.watch.hidden = 0
+
+    def close(self) -> None:
+        """Watch nothing any more."""
+        for session in list(self._watched):
+            self.drop(session)
+        self._queue.close()
+
+    def require_room(self, found: Watched, more: Usage) -> None:
+        """Raises QuotaExceeded where so much more does not fit, StorageUnavailable where the disk has no room."""
+        usage, limits = found.watch.usage, self._limits
+        wanted = Usage(usage.bytes + found.reserved + more.bytes, usage.files + more.files)
+        if wanted.bytes > max(limits.session_bytes, usage.bytes):  # in the place of a larger file there is always room
+            raise over("session_bytes", limits.session_bytes, wanted.bytes)
+        if more.files > 0 and wanted.files > limits.session_files:
+            raise over("session_files", limits.session_files, wanted.files)
+        self._count(found.session, (found.key, usage))
+        if error := self._key_exceeded(found.key, Usage(found.reserved + more.bytes, more.files)):
+            raise error
+        if error := self._disk_full(more.bytes):
+            raise unavailable(OSError(errno.ENOSPC, error.message))  # no limit of the caller's
+
+
+class Room:
+    """What an upload takes before it has its name, for `async with`."""
+
+    def __init__(self, quotas: Quotas, watched: Watched, replaced: int | None) -> None:
+        """replaced: the bytes of the file in whose place it comes, None where there is none."""
+        self._quotas, self._watched, self._replaced = quotas, watched, replaced
+        self._taken = 0
+
+    def require(self, announced: int) -> None:
+        """Raises QuotaExceeded where that many bytes would not fit."""
+        new = self._replaced is None
+        self._quotas.require_room(self._watched, Usage(announced - (self._replaced or 0), int(new)))
+
+    async def kept(self, chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+        """The chunks, as far as they fit. Raises QuotaExceeded."""
+        async for chunk in chunks:
+            self._taken += len(chunk)
+            self._watched.reserved += len(chunk)
+            self._quotas.require_room(self._watched, Usage(-(self._replaced or 0), 0))
+            yield chunk
+
+    async def __aenter__(self) -> Self:
+        self._quotas.enter(self._watched)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._watched.reserved -= self._taken
+        self._quotas.leave(self._watched)
+
+
+class Observed:
+    """A run in a session, for `async with`: what it changes, and whether it takes too much."""
+
+    __slots__ = ("_mark", "_quotas", "_watched")
+
+    def __init__(self, quotas: Quotas, watched: Watched) -> None:
+        self._quotas, self._watched = quotas, watched
+        self._mark: int | None = None
+
+    async def __aenter__(self) -> Self:
+        self._mark = await self._quotas.settled(self._watched, Watch.mark)
+        self._quotas.enter(self._watched)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._quotas.leave(self._watched)
+        if (mark := self._mark) is not None:
+            await self._quotas.settled(self._watched, lambda watch: watch.forget(mark))
+
+    async def end(self) -> tuple[Changes, QuotaExceeded | None]:
+        """To be asked once, when the run has ended: what was changed meanwhile, and the quota that is exceeded."""
+        mark, self._mark = self._mark, None
+        assert mark is not None
+        changes = await self._quotas.settled(self._watched, lambda watch: watch.changes(mark))
+        return changes, self._quotas.exceeded(self._watched)
+
+
+def _usage(watch: Watch) -> Usage:
+    return watch.usage
+
+
+def over(quota: str, limit: int, used: int) -> QuotaExceeded:
+    """The error, with its figures."""
+    told = {
+        "session_bytes": "the files of the session take {used} bytes, above its quota of {limit}; delete some",
+        "session_files": "the session has {used} files and directories, above its quota of {limit}; delete some",
+        "key_bytes": "the files of the key's sessions take {used} bytes, above its quota of {limit}; delete some",
+        "key_files": "the key's sessions have {used} files and directories, above its quota of {limit}; delete some",
+        "free_space": "the disk of the storage has {used} bytes left, and {limit} are to stay free; delete files",
+    }[quota]
+    return QuotaExceeded(told.format(used=used, limit=limit), quota=quota, limit=limit, used=used)

@@ -1,0 +1,88 @@
+"""What no event tells of a process's writes: through mappings of files, and to files that have no name any more.
+
+Facts: proc_pid_fd(5), proc_pid_maps(5). Where /proc does not show a process to us, nothing is found.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from dataproc.storage.folders import Tree
+
+# a shared mapping that may be written to: its ends, its inode, its path
+_SHARED = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) .w.s [0-9a-f]+ [0-9a-f]+:[0-9a-f]+ (\d+) +(/[^\n]*)$", re.MULTILINE)
+_DELETED = b" (deleted)"
+_AS_SEEN_INSIDE = "/session/"
+
+
+def tree_of(pid: int) -> set[int]:
+    """A worker's process and all that it started, those too that were handed to the first of its namespace."""
+    found = {pid}
+    todo = [pid, *_first_of_namespace(pid)]
+    while todo:
+        for listed in Path(f"/proc/{todo.pop()}/task").glob("*/children"):
+            with suppress(OSError):
+                below = set(map(int, listed.read_text().split())) - found
+                found |= below
+                todo.extend(below)
+    return found
+
+
+def _first_of_namespace(pid: int) -> list[int]:
+    """The parent, if it is process 1 of a namespace of the worker's own."""
+    with suppress(OSError, IndexError, StopIteration):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        parent = next(line.split()[1] for line in lines if line.startswith("PPid:"))
+        names = Path(f"/proc/{parent}/status").read_text().splitlines()
+        inside = next(line.split()[1:] for line in names if line.startswith("NSpid:"))
+        if len(inside) > 1 and inside[-1] == "1":
+            return [int(parent)]
+    return []
+
+
+def look(pids: Iterable[int], tree: Tree) -> tuple[int, set[tuple[str, ...]]]:
+    """Bytes of files without a name that the processes hold, and names of files that they may write to unseen."""
+    with suppress(OSError):
+        device = os.stat(tree.files).st_dev
+        nameless: dict[int, int] = {}
+        mapped: set[tuple[str, ...]] = set()
+        for pid in pids:
+            nameless |= dict(_open_files(pid, device))
+            for inode, size, path in _mappings(pid):
+                if path is None:
+                    nameless.setdefault(inode, size)
+                elif (names := _names(path, tree)) is not None:
+                    mapped.add(names)
+        return sum(nameless.values()), mapped
+    return 0, set()
+
+
+def _open_files(pid: int, device: int) -> Iterator[tuple[int, int]]:
+    with suppress(OSError):
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(OSError):
+                found = os.stat(f"/proc/{pid}/fd/{name}")
+                if stat.S_ISREG(found.st_mode) and not found.st_nlink and found.st_dev == device:
+                    yield found.st_ino, found.st_blocks * 512
+
+
+def _mappings(pid: int) -> Iterator[tuple[int, int, str | None]]:
+    with suppress(OSError):
+        for start, end, inode, path in _SHARED.findall(Path(f"/proc/{pid}/maps").read_bytes()):
+            if path.endswith(_DELETED):
+                if not path.startswith((b"/memfd:", b"/dev/", b"/SYSV")):
+                    yield int(inode), int(end, 16) - int(start, 16), None
+            else:
+                yield int(inode), 0, os.fsdecode(path)
+
+
+def _names(path: str, tree: Tree) -> tuple[str, ...] | None:
+    for start in (_AS_SEEN_INSIDE, f"{tree.files}/"):
+        if path.startswith(start):
+            return ("files", *path.removeprefix(start).split("/"))
+    return None

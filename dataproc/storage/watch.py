@@ -1,0 +1,298 @@
+"""What a session's directories hold, kept up by the kernel's events instead of by walking.
+
+An event says that a name was touched; `look` asks the disk how it stands. So no order of events and looks leaves a
+wrong size for longer than until the next look. New directories are walked once, when they appear.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from dataproc.storage import inotify
+from dataproc.storage.folders import Tree
+from dataproc.storage.paths import open_beneath, opened_beneath, opened_folder
+
+TOPS = ("files", "modules", "locks")
+_READ = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_GONE = inotify.DELETE | inotify.MOVED_FROM
+_NEW = inotify.CREATE | inotify.MOVED_TO
+_PREALLOCATED = 2**20  # bytes beyond a file's end that a file system may keep in store for it
+_BLIND_PAUSE = 0.5  # seconds between walks where there are no watches left
+Names = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a session's files take: bytes on the disk, and files and directories in number."""
+
+    bytes: int = 0
+    files: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Files of the session directory that are new, written to, or gone, by path, sorted."""
+
+    created: tuple[str, ...] = ()
+    modified: tuple[str, ...] = ()
+    deleted: tuple[str, ...] = ()
+
+
+@dataclass(eq=False, slots=True)
+class Folder:
+    """A watched directory: the bytes of each file in it, and its directories."""
+
+    names: Names
+    watch: int
+    sizes: dict[str, int] = field(default_factory=dict)
+    folders: dict[str, Folder] = field(default_factory=dict)
+    gone: bool = False
+
+
+class Watch:
+    """One session. Its methods are called by who holds `lock`; events may be put into `inbox` by anybody."""
+
+    def __init__(self, tree: Tree, queue: inotify.Inotify, by_watch: dict[int, tuple[Watch, Folder]]) -> None:
+        self.lock = threading.Lock()
+        self.inbox: deque[tuple[Folder, int, str]] = deque()
+        self.lost = False  # events that never came into the inbox
+        self._place = tree.files.parent
+        self._queue = queue
+        self._by_watch = by_watch
+        self._tops: dict[str, Folder] = {}
+        self._journal: list[tuple[str, bool]] = []  # a path, and whether it was there before it was touched
+        self._told: dict[str, int] = {}  # where in the journal a path stands last
+        self._marks: list[int] = []
+        self.bytes = self.files = 0
+        self.hidden = 0  # bytes of files that have no name, but are open
+        self._blind = False  # where there were no watches left: only walking tells
+        self._dirty: dict[tuple[Folder, str], None] = {}
+        self._fresh: list[Names] = [(name,) for name in TOPS]
+        self._again = 0.0
+
+    @property
+    def usage(self) -> Usage:
+        """As far as it is known."""
+        return Usage(self.bytes + self.hidden, self.files)
+
+    @property
+    def unsettled(self) -> int:
+        """How much `look` has to do; directories, which have to be walked, count as much."""
+        return len(self.inbox) + len(self._dirty) + 1000 * (len(self._fresh) + self.lost + self._blind)
+
+    # ------------------------------------------------------------------------------------------------- changes
+
+    def mark(self) -> int:
+        """The place in the journal from which `changes` is asked for; it has to be, or `forget` called."""
+        at = len(self._journal)
+        self._marks.append(at)
+        return at
+
+    def changes(self, mark: int) -> Changes:
+        """What was touched in the session directory since the mark, which is thereby given back."""
+        before: dict[str, bool] = {}
+        for path, existed in self._journal[mark:]:
+            before.setdefault(path, existed)
+        self.forget(mark)
+        told: tuple[list[str], list[str], list[str]] = ([], [], [])
+        for path, existed in sorted(before.items()):
+            exists = self._has(path)
+            if exists or existed:
+                told[2 if not exists else 1 if existed else 0].append(path)
+        return Changes(*map(tuple, told))
+
+    def forget(self, mark: int) -> None:
+        """Give a mark back."""
+        self._marks.remove(mark)
+        if not self._marks:
+            self._journal, self._told = [], {}
+
+    def _note(self, folder: Folder, name: str, existed: bool) -> None:
+        if not self._marks or folder.names[0] != "files":
+            return
+        path = "/".join((*folder.names[1:], name))
+        if self._told.get(path, -1) < self._marks[-1]:
+            self._told[path] = len(self._journal)
+            self._journal.append((path, existed))
+
+    def _has(self, path: str) -> bool:
+        *above, name = path.split("/")
+        folder = self._find(("files", *above))
+        return folder is not None and name in folder.sizes
+
+    # -------------------------------------------------------------------------------------------------- events
+
+    def _see(self, folder: Folder, mask: int, name: str) -> None:
+        if mask & inotify.IS_FOLDER:
+            if mask & (_GONE | _NEW):
+                self._drop(folder, name)
+            if mask & _NEW:
+                self._fresh.append((*folder.names, name))
+            return
+        self._note(folder, name, name in folder.sizes)
+        if mask & _GONE:
+            self._set(folder, name, None)
+        elif mask & _NEW and name not in folder.sizes:
+            self._set(folder, name, 0)
+        self._dirty[folder, name] = None
+
+    def _set(self, folder: Folder, name: str, size: int | None) -> None:
+        """What is known of a file: its bytes, or that it is gone."""
+        if folder.gone:
+            return
+        known = folder.sizes.get(name)
+        if size is None:
+            if known is not None:
+                del folder.sizes[name]
+                self.bytes -= known
+                self.files -= 1
+        else:
+            folder.sizes[name] = size
+            self.bytes += size - (known or 0)
+            self.files += known is None
+
+    def _drop(self, parent: Folder, name: str) -> None:
+        """A directory is gone from there, with all that was known in it."""
+        todo = [found] if (found := parent.folders.pop(name, None)) is not None else []
+        while todo:
+            folder = todo.pop()
+            self.files -= 1
+            self._forget(folder)
+            for file in list(folder.sizes):
+                self._note(folder, file, True)
+                self._set(folder, file, None)
+            folder.gone = True
+            todo.extend(folder.folders.values())
+
+    def _forget(self, folder: Folder) -> None:
+        if self._by_watch.get(folder.watch, (None, None))[1] is folder:
+            del self._by_watch[folder.watch]
+            self._queue.remove(folder.watch)
+
+    def end(self) -> None:
+        """Watch nothing any more."""
+        todo = list(self._tops.values())
+        while todo:
+            folder = todo.pop()
+            self._forget(folder)
+            todo.extend(folder.folders.values())
+        self._tops = {}
+
+    def _find(self, names: Names) -> Folder | None:
+        folder = self._tops.get(names[0])
+        for name in names[1:]:
+            if folder is None:
+                return None
+            folder = folder.folders.get(name)
+        return folder
+
+    # -------------------------------------------------------------------------------------------------- looking
+
+    def touch(self, names: Names) -> None:
+        """Look at a file again, though no event told of it."""
+        if (folder := self._find(names[:-1])) is not None and names[-1] in folder.sizes:
+            self._dirty[folder, names[-1]] = None
+
+    def look(self) -> None:
+        """Take in the events, ask the disk about all that was touched, and walk what is new. Blocks."""
+        while self.inbox:
+            self._see(*self.inbox.popleft())
+        begun = time.monotonic()
+        blind = self._blind and begun >= self._again
+        if self.lost or blind:
+            self.lost = self._blind = False
+            self._fresh = [(name,) for name in TOPS]
+        dirty, self._dirty = self._dirty, {}
+        fresh, self._fresh = self._fresh, []
+        with suppress(FileNotFoundError), opened_folder(self._place) as top:
+            for folder, name in dirty:
+                self._set(folder, name, self._size(top, folder, name))
+            for names in fresh:
+                self._walk(top, names)
+        if blind:
+            self._again = time.monotonic() + max(_BLIND_PAUSE, 5 * (time.monotonic() - begun))
+
+    def _size(self, top: int, folder: Folder, name: str) -> int | None:
+        try:
+            fd = open_beneath(top, (*folder.names, name), os.O_PATH | os.O_NOFOLLOW)
+        except OSError:
+            return None
+        try:
+            found = os.fstat(fd)
+        finally:
+            os.close(fd)
+        return None if stat.S_ISDIR(found.st_mode) else taken(found)
+
+    def _walk(self, top: int, names: Names) -> None:
+        todo = [names]
+        while todo:
+            names = todo.pop()
+            with suppress(FileNotFoundError, NotADirectoryError):
+                todo.extend((*names, name) for name in self._read(top, names))
+
+    def _read(self, top: int, names: Names) -> Iterable[str]:
+        """Take in one directory as it is; its directories, which are to be read next."""
+        parent = self._find(names[:-1]) if len(names) > 1 else None
+        if parent is None and len(names) > 1:
+            return ()  # gone meanwhile
+        fd = _opened(top, names)
+        try:
+            folder = self._watched(parent, names, fd)
+            found: dict[str, int] = {}
+            below = []
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        below.append(entry.name)
+                        continue
+                    with suppress(OSError):  # gone meanwhile
+                        found[entry.name] = taken(entry.stat(follow_symlinks=False))
+        finally:
+            os.close(fd)
+        for name in folder.sizes.keys() | found.keys():
+            if folder.sizes.get(name) != found.get(name):
+                self._note(folder, name, name in folder.sizes)
+                self._set(folder, name, found.get(name))
+        for name in folder.folders.keys() - set(below):
+            self._drop(folder, name)
+        return below
+
+    def _watched(self, parent: Folder | None, names: Names, fd: int) -> Folder:
+        holder = self._tops if parent is None else parent.folders
+        folder = holder.get(names[-1])
+        try:
+            watch = self._queue.add(fd)
+        except OSError:
+            watch, self._blind = -1, True
+        if folder is None:
+            holder[names[-1]] = folder = Folder(names, watch)
+            self.files += parent is not None
+        elif folder.watch != watch:
+            self._forget(folder)  # another directory of that name
+            folder.watch = watch
+        if watch >= 0:
+            self._by_watch[watch] = (self, folder)
+        return folder
+
+
+def taken(found: os.stat_result) -> int:
+    """The bytes that a file takes: its size, less where it has holes, more where room was kept beyond its end."""
+    held = found.st_blocks * 512
+    return held if held > found.st_size + _PREALLOCATED else min(held, found.st_size)
+
+
+def _opened(top: int, names: Names) -> int:
+    """A descriptor to read a directory by, though a module closed it to its own uid: a quota has to see."""
+    try:
+        return open_beneath(top, names, _READ)
+    except PermissionError:
+        with opened_beneath(top, names, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW) as pinned:
+            os.chmod(f"/proc/self/fd/{pinned}", 0o700)
+            return open_beneath(pinned, (), os.O_RDONLY | os.O_DIRECTORY)
