@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from dataproc.cli import audit, calls, keys, runs
+from dataproc.cli import audit, calls, keys, operators, runs, sessions
 from dataproc.cli.output import Format, Output, as_json, line
 from dataproc.cli.problems import CommandError, Exit, load_settings
 
@@ -25,7 +25,9 @@ app.add_typer(keys.app, name="key")
 app.command("exec")(calls.exec_)
 app.command("audit")(audit.audit)
 app.add_typer(runs.app, name="run")
-app.add_typer(calls.session, name="session")
+app.command("usage")(operators.usage)
+app.command("drain")(operators.drain)
+app.add_typer(sessions.app, name="session")
 app.add_typer(calls.file, name="file")
 
 
