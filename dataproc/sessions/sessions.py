@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -383,4 +384,4 @@ def _owns(principal: Principal, session: Session) -> bool:
 
 
 def _seconds(end: datetime, now: datetime) -> int:
-    return max(0, int((end - now).total_seconds()))
+    return max(0, math.ceil((end - now).total_seconds()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -60,7 +61,7 @@ class Tokens:
         session, ends = await self._database.write(issue.run)
         told = {"token_id": issue.id, "scopes": words}
         self._database.audit.tell("token_issued", by, key=principal.key, session=session.id, **told)
-        left = None if ends is None else int((ends - now).total_seconds())
+        left = None if ends is None else math.ceil((ends - now).total_seconds())
         return Issued(issue.token, left, session, given)
 
     async def revoke(self, principal: Principal, token: str, by: Actor = SERVER) -> None:
