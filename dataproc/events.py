@@ -153,7 +153,7 @@ class EventLog:
 
     __slots__ = (
         "_at_hand", "_changed", "_file", "_flushing", "_folder", "_kept", "_last", "_lost", "_progress", "_run",
-        "_size", "_told", "watchers",
+        "_size", "_state", "_told", "watchers",
     )  # fmt: skip
 
     def __init__(self, folder: Folder, run: Run) -> None:
@@ -164,6 +164,7 @@ class EventLog:
         self._progress: dict[str, Any] | None = None
         self._changed: asyncio.Future[None] | None = None
         self._told = self._kept = self._last = self._size = 0  # bytes of output: told of, and there; number; file
+        self._state = ""  # the last that was told
         self._lost = False
         self.watchers = 0
 
@@ -171,10 +172,11 @@ class EventLog:
         """The run is in another state."""
         self._run = run
         again = run.attempt > 1 and run.status is RunStatus.QUEUED
-        if self._at_hand is not None or again:
+        if self._at_hand is not None or again or self._progress is not None:
             self._begin()
             self.flush()
-            self._tell("state", _state(run.status, run))
+            if self._state != run.status.value:
+                self._tell("state", _state(run.status, run))
             self._wake()
 
     def output(self, kept: int) -> None:
@@ -261,6 +263,7 @@ class EventLog:
         earlier = list(self._folder._kept(self._run.id)) if self._run.submitted else []
         if earlier:
             self._last = earlier[-1].id
+            self._state = next((event.data["status"] for event in reversed(earlier) if event.kind == "state"), "")
             self._told = max((event.data["to"] for event in earlier if event.kind == "log"), default=0)
             self._kept = max(self._kept, self._told)
             return
@@ -270,6 +273,8 @@ class EventLog:
     def _tell(self, kind: str, data: dict[str, Any]) -> None:
         assert self._at_hand is not None
         self._last += 1
+        if kind == "state":
+            self._state = data["status"]
         event = Event(self._last, kind, data)
         self._keep(event)
         self._at_hand.append(self._folder.shown(self._run.id, event) if self.watchers else event)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import structlog
 
+from dataproc import run_changes
 from dataproc.access.scopes import require_exec
 from dataproc.admission import Admission
 from dataproc.clock import Clock
@@ -33,15 +33,12 @@ from dataproc.runs import Cancelled, Completed, Crashed, Failed, Outcome, Run, W
 from dataproc.sessions import Sessions
 from dataproc.settings import Settings
 from dataproc.storage import Tree, Workspaces
-from dataproc.storage.manifest import hash_late, manifest
-from dataproc.storage.watch import Changes
 from dataproc.telemetry import METRICS
 from dataproc.types import JsonObject
 from dataproc.under_way import Call as Call
 from dataproc.under_way import UnderWay
 
 NOTED = 0.25  # seconds after which a run that somebody waits for is on record, to be seen and ended by others
-LISTED_AT_ONCE = 2  # files that a run changed, looked at without a thread
 log = structlog.get_logger(__name__)
 
 
@@ -160,47 +157,19 @@ class Executor:
                 finally:
                     self.pool.release(worker)
                 changes, exceeded = await seen.end()
-            if changes.created or changes.modified or changes.deleted:
-                await self._list(live, tree, changes)
+            await run_changes.keep(live, tree, changes, self.pool.engine.ground.uid)
             return outcome if exceeded is None or type(outcome) is Failed else Failed(exceeded)
 
     async def _on_worker(self, worker: Worker, live: UnderWay) -> Outcome:
         if live.ending is not None:
             return live.ending
         live.worker = worker
-        self._mark_shared(live)
+        if len(beside := self._sessions[live.call.session]) > 1:
+            run_changes.mark_shared(beside)
         try:
             return await worker.run(live.task)
         finally:
             live.worker, live.usage = None, worker.usage
-
-    def _mark_shared(self, live: UnderWay) -> None:
-        """What runs change that write in a session at once may be anybody's of them."""
-        beside = self._sessions[live.call.session]
-        if len(beside) > 1 and not live.method.reads_only:
-            writing = [each for each in beside if each.worker is not None and not each.method.reads_only]
-            for each in writing if len(writing) > 1 else ():
-                each.shared = True
-
-    async def _list(self, live: UnderWay, tree: Tree, changes: Changes) -> None:
-        """Keep what a run changed; of large files the hashes come later."""
-        work = partial(
-            manifest, tree.files, changes.created, changes.modified, changes.deleted,
-            shared=live.shared, owner=self.pool.engine.uid,
-        )  # fmt: skip
-        few = len(changes.created) + len(changes.modified) <= LISTED_AT_ONCE
-        found = work() if few else await asyncio.to_thread(work)
-        live.changes = found.changes
-        if found.late:
-            live.late = partial(hash_late, tree.files, found, self.pool.engine.uid)
-
-    async def _hash(self, run_id: str, late: Callable[[], dict[str, Any]]) -> None:
-        try:
-            changes = await asyncio.to_thread(late)
-            await self.runs.settle()
-            await self.runs.add_changes(run_id, changes)
-        except (OSError, StorageUnavailable) as error:
-            log.info("hashes_missing", run_id=run_id, error=str(error))  # the session may be over
 
     async def _over(self, live: UnderWay, outcome: Outcome) -> Ended:
         """Write down how it ended, then tell."""
@@ -216,7 +185,7 @@ class Executor:
             await self._finish(run)  # its id is told, or about to be
         live.tell()
         if live.late is not None:
-            self._chore(self._hash(run.id, live.late))
+            self._chore(run_changes.hash_them(live, self.runs))
         return Ended(run, outcome)
 
     def _shelved(self, live: UnderWay, outcome: Outcome) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -405,3 +406,42 @@ def test_a_restart_finds_every_run(restart: Callable[[Server], Server]) -> None:
         release(fresh, "b")
         assert ended(fresh, again)["attempt"] == 2
         assert (fresh.files / "c").read_text() == "run\n"
+
+
+def test_the_record_says_what_a_run_changed(session: Session) -> None:
+    """Created, modified and deleted files, with size, type and hash; what came and went, and our own, is not told."""
+    for name in ("old.csv", "gone.txt"):
+        release(session, name)
+    run = ended(session, submit(session, "worker.change"))
+    digest = hashlib.sha256(b"changed").hexdigest()
+    assert run["changes"]["modified"] == [{"path": "old.csv", "size": 7, "media_type": "text/csv", "sha256": digest}]
+    assert [entry["path"] for entry in run["changes"]["created"]] == ["a/b/new.json", "renamed.txt"]
+    assert run["changes"]["deleted"] == ["gone.txt"]
+    assert run["changes"]["shared"] is False
+    silent = ended(session, submit(session, "echo.echo"))
+    assert silent["changes"] == {"created": [], "modified": [], "deleted": [], "shared": False}
+    large = ended(session, submit(session, "crasher.large", size=2**21))
+    assert large["changes"]["created"] == []
+
+
+def test_large_files_get_their_hashes_later(session: Session, until: Callable[..., Any]) -> None:  # noqa: F811
+    """A file above 1 MiB is listed at once, and its hash is there when it has been computed."""
+    run_id = submit(session, "worker.write", name="big.bin", size=2**21)
+
+    def hashed() -> Any:
+        (entry,) = ended(session, run_id)["changes"]["created"]
+        assert (entry["path"], entry["size"]) == ("big.bin", 2**21)
+        return entry.get("sha256")
+
+    assert until(hashed) == hashlib.sha256(b"x" * 2**21).hexdigest()
+
+
+def test_changes_of_runs_at_once_may_be_shared(session: Session) -> None:
+    """Two that write in the session at the same time say so."""
+    one, two = submit(session, "worker.until", name="one"), submit(session, "worker.until", name="two")
+    appears(session, "one.started")
+    appears(session, "two.started")
+    release(session, "one")
+    release(session, "two")
+    assert ended(session, one)["changes"]["shared"] is True
+    assert ended(session, two)["changes"]["shared"] is True

@@ -89,3 +89,9 @@ def change(ctx: Context) -> None:
     temporary = Path(ctx.session, "temporary")
     temporary.write_text("x")
     temporary.unlink()
+
+
+@module.method
+def write(ctx: Context, name: str, size: int) -> None:
+    """Write a file of so many bytes."""
+    Path(ctx.session, name).write_bytes(b"x" * size)
