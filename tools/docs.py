@@ -146,7 +146,7 @@ def rpc() -> str:
     from dataproc.web.app import create_app
     from dataproc.web.params import REQUIRED
 
-    app: Any = create_app(cast("Any", SimpleNamespace(settings=Settings(_env_file=None))))
+    app: Any = create_app(cast("Any", SimpleNamespace(settings=Settings(_env_file=None), database=None)))
     paths: dict[str, list[str]] = {}
     methods = {}
     for path, endpoint in app.endpoints.items():
