@@ -68,7 +68,7 @@ class InProcessModules:
         """The module, by its canonical name in any spelling."""
         canonical = name.lower().replace("_", "-")
         if canonical not in self.modules:
-            raise ModuleNotFound(f"there is no module {name!r}", name=name)
+            raise ModuleNotFound(f"there is no module {name!r}", module=name)
         return SimpleNamespace(name=canonical)
 
     async def list(self) -> list[dict[str, Any]]:
@@ -85,7 +85,7 @@ class InProcessModules:
         require_exec(call.principal, call.module, call.method)
         method = self.modules[call.module].get(call.method)
         if method is None:
-            raise MethodNotFound(f"{call.module} has no method {call.method}", name=f"{call.module}.{call.method}")
+            raise MethodNotFound(f"{call.module} has no method {call.method}", module=call.module, method=call.method)
         self.calls.append(call)
         run = Run(str(uuid.uuid4()), call.principal.key, call.session, call.module, call.method, self.clock.now())
         self.sessions.enter(call.session)
@@ -213,7 +213,9 @@ def an_exec(method: str = "append", module: str = "plain", **members: Any) -> di
 
 async def call(client: httpx.AsyncClient, method: str, params: Any = None, *, path: str | None = None) -> Any:
     """The response object of one call, at the endpoint that its name belongs to."""
-    where = path or {"session": SESSION, "module": MODULE, "dataset": DATASET, "model_store": MODEL_STORE}.get(method.partition(".")[0], DATAPROC)
+    where = path or {"session": SESSION, "module": MODULE, "dataset": DATASET, "model_store": MODEL_STORE}.get(
+        method.partition(".")[0], DATAPROC
+    )
     response = await client.post(where, json=a_call(method, params))
     assert response.status_code == 200, response.text
     return response.json()

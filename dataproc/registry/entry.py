@@ -34,7 +34,9 @@ class ModuleEntry:
         if found is None:
             there = ", ".join(sorted(self.methods)[:20]) or "none"
             raise MethodNotFound(
-                f"module {self.name!r} has no method {name[:200]!r}; it has: {there}", name=f"{self.name}.{name[:200]}"
+                f"module {self.name!r} has no method {name[:200]!r}; it has: {there}",
+                module=self.name,
+                method=name[:200],
             )
         return found
 

@@ -48,7 +48,7 @@ class Record:
         if self.entry is None:
             reason = self.fault.reason if self.fault is not None else "it was not described"
             summary = reason.partition("\n")[0]
-            raise ModuleNotFound(f"module {self.name!r} is broken: {summary}", name=self.name, reason=reason)
+            raise ModuleNotFound(f"module {self.name!r} is broken: {summary}", module=self.name, reason=reason)
         return self.entry
 
     def row(self, alias_served: bool) -> dict[str, Any]:

@@ -84,7 +84,7 @@ class Registry:
             return known
         record = self._records.get(wanted) or await self._by_alias(wanted)
         if record is None:
-            raise ModuleNotFound(f"there is no module {name[:200]!r}", name=name[:200])
+            raise ModuleNotFound(f"there is no module {name[:200]!r}", module=name[:200])
         await self._describe(record)
         entry = self._entries[wanted] = record.ready()
         return entry
@@ -103,7 +103,7 @@ class Registry:
         await self._describe_all()
         record = self._records.get(entry.name)
         if record is None:
-            raise ModuleNotFound(f"module {entry.name!r} went away", name=entry.name)
+            raise ModuleNotFound(f"module {entry.name!r} went away", module=entry.name)
         return {**self._row(record, self._claims()), **record.ready().published()}
 
     async def refresh(self) -> None:
@@ -142,7 +142,7 @@ class Registry:
         claimants = self._claims().get(wanted, [])
         if len(claimants) > 1:
             names = ", ".join(sorted(record.name for record in claimants))
-            raise ModuleNotFound(f"more than one module calls itself {wanted!r}; use one of: {names}", name=wanted)
+            raise ModuleNotFound(f"more than one module calls itself {wanted!r}; use one of: {names}", module=wanted)
         return claimants[0] if claimants else None
 
     async def _describe_all(self) -> None:

@@ -140,7 +140,7 @@ async def test_unknown_names_say_so(tmp_path: Path) -> None:
     async with started(tmp_path, "echo") as world:
         with pytest.raises(ModuleNotFound) as module:
             await world.registry.resolve("nowhere")
-        assert module.value.data == {"name": "nowhere"}
+        assert module.value.data == {"module": "nowhere"}
         with pytest.raises(MethodNotFound, match=r"it has: .*echo-later"):
             (await world.registry.resolve("echo")).method("nothing-such")
 
