@@ -1,0 +1,88 @@
+"""Promise: no session takes more of the disk than it may, whichever way it writes, and it can always delete."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.security.conftest import serving
+
+MiB = 2**20
+BYTES, FILES = 8 * MiB, 100
+
+
+@pytest.fixture(scope="module")
+def server(uid):
+    """A server with small quotas."""
+    limits = {"SESSION_BYTES": BYTES, "SESSION_FILES": FILES, "RUN_GRACE": 20}
+    with serving(uid, ["glutton", "chatterbox"], **limits) as running:
+        yield running
+
+
+@pytest.mark.parametrize("how", ["plainly", "deep down", "by mapping", "without a name", "unlinked", "moved"])
+def test_a_run_that_takes_too_much_is_ended(server, how):
+    """A run that goes on after it took more than the quota is ended within seconds; other sessions do not notice."""
+    session, bystander = server.open_session(), server.open_session()
+    assert bystander.exec("chatterbox.echo", value="1") == "1"
+    begun = time.monotonic()
+    error = session.error("glutton.remain", how=how, size=2 * BYTES)
+    assert (error.code, error.data["quota"], error.data["limit"]) == (-32009, "session_bytes", BYTES)
+    assert error.data["used"] > BYTES
+    assert time.monotonic() - begun < 10
+    assert bystander.exec("chatterbox.echo", value="1") == "1"
+
+
+def test_a_run_that_is_quicker_than_any_look(server):
+    """A run that returns before anybody looked has exceeded the quota all the same."""
+    error = server.open_session().error("glutton.write", size=BYTES + MiB)
+    assert (error.code, error.data["quota"], error.data["used"]) == (-32009, "session_bytes", BYTES + MiB)
+
+
+@pytest.mark.parametrize("folders", [False, True])
+def test_files_and_directories_are_counted(server, folders):
+    """More files, or directories, than the quota end the run."""
+    error = server.open_session().error("glutton.many", number=FILES + 1, folders=folders)
+    assert (error.code, error.data["quota"], error.data["limit"]) == (-32009, "session_files", FILES)
+
+
+def test_the_session_stays_usable_to_delete(server):
+    """Above the quota runs may read and delete, but not add; once there is room again, all is as before."""
+    session = server.open_session()
+    session.error("glutton.write", size=BYTES + MiB)
+    assert session.exec("chatterbox.echo", value="1") == "1"
+    assert session.error("glutton.write", size=MiB, path="more").code == -32009
+    assert session.exec("glutton.clear") is True
+    assert session.exec("glutton.write", size=BYTES - MiB) == BYTES - MiB
+
+
+def test_holes_take_nothing(server):
+    """A sparse file counts with what it takes on the disk."""
+    assert server.open_session().exec("glutton.sparse", size=20 * MiB) == 20 * MiB
+
+
+def test_an_upload_above_the_quota(server):
+    """An upload that does not fit is 507, at once where its length is told, and else when it is too much."""
+    session = server.open_session()
+    url, who = f"{server.url}/api/v1/dataproc/files/big", {"Xdata-Session-Token": session.token}
+    for body in (bytes(BYTES + 1), iter([bytes(MiB)] * 9)):
+        answer = server.http.put(url, content=body, headers=who)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"], error["data"]["quota"]) == (507, -32009, "session_bytes")
+    assert server.http.get(url, headers=who).status_code == 404
+    assert server.http.put(url, content=bytes(BYTES - 1), headers=who).status_code == 201
+    assert server.http.put(url, content=bytes(BYTES - 2), headers=who).status_code == 204  # in the place of the other
+    assert server.http.put(f"{url}2", content=b"12345", headers=who).status_code == 507
+    assert server.http.delete(url, headers=who).status_code == 204
+    assert server.http.put(f"{url}2", content=b"12345", headers=who).status_code == 201
+
+
+def test_the_quota_of_a_key(own_server):
+    """All sessions of a key together are held to its quota."""
+    server = own_server("glutton", KEY_BYTES=BYTES)
+    one, other = server.open_session(), server.open_session()
+    assert one.exec("glutton.write", size=BYTES - MiB)
+    error = other.error("glutton.write", size=2 * MiB)
+    assert (error.code, error.data["quota"], error.data["used"]) == (-32009, "key_bytes", BYTES + MiB)
+    assert one.exec("glutton.clear") is True
+    assert other.exec("glutton.write", size=2 * MiB) == 2 * MiB
