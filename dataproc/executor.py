@@ -17,7 +17,8 @@ from dataproc.clock import Clock
 from dataproc.database.runs import RunStore
 from dataproc.engine.launch import Demand, Profile
 from dataproc.engine.pool import WorkerPool
-from dataproc.engine.worker import Task, Worker
+from dataproc.engine.words import Task
+from dataproc.engine.worker import Worker
 from dataproc.errors import (
     DataprocError,
     ExecCrashed,

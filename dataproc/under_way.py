@@ -11,7 +11,8 @@ from typing import Any
 
 from dataproc.admission import Place
 from dataproc.engine.output import Output
-from dataproc.engine.worker import Task, Worker
+from dataproc.engine.words import Task
+from dataproc.engine.worker import Worker
 from dataproc.events import EventLog, Folder
 from dataproc.registry import MethodInfo, ModuleEntry
 from dataproc.runs import Completed, Outcome, Run, RunStatus, Usage, error_of, told_of

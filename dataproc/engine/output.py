@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
+
+CHUNK, WIDE_PIPE = 2**16, 2**20
+READS = 16  # of a pipe, before others get their turn
+PAUSE = 0.005  # seconds between looks at output that is only counted: a flood waits, the server does not
 
 
 class Output:
@@ -52,3 +58,49 @@ class Output:
                 os.write(self._file, note.encode())
         os.close(self._file)
         self._file = None
+
+
+class Drain:
+    """The reading end of a worker's pipe: what comes goes to `output`, the run's that is under way."""
+
+    def __init__(self, pipe: int) -> None:
+        self.output: Output | None = None
+        self._loop = asyncio.get_running_loop()
+        self._pipe: int | None = pipe
+        os.set_blocking(pipe, False)
+        self._loop.add_reader(pipe, self.look)
+
+    def look(self) -> None:
+        """Take what is there, up to a bound."""
+        if (pipe := self._pipe) is None:
+            return
+        came = False
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(READS):
+                if not (data := os.read(pipe, CHUNK)):
+                    self._loop.remove_reader(pipe)  # every writer has gone
+                    return
+                came = True
+                if self.output is not None:
+                    self.output.write(data)
+        if came and (self.output is None or self.output.full):
+            self._flooded(pipe)
+
+    def _flooded(self, pipe: int) -> None:
+        """What comes now is only counted: look from time to time instead of at every byte."""
+        self._loop.remove_reader(pipe)
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, WIDE_PIPE)
+        self._loop.call_later(PAUSE, self._again)
+
+    def _again(self) -> None:
+        if self._pipe is not None:
+            self._loop.add_reader(self._pipe, self.look)
+
+    def close(self) -> None:
+        """Take the rest, and close."""
+        self.look()
+        if self._pipe is not None:
+            self._loop.remove_reader(self._pipe)
+            os.close(self._pipe)
+            self._pipe = None

@@ -7,27 +7,18 @@ told by its zygote, never by itself.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
-import json
 import os
 import signal
 import socket
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dataproc.engine import frames
-from dataproc.engine.output import Output
-from dataproc.errors import ExecFailed, InvalidParams, TooLarge
-from dataproc.runs import Cancelled, Completed, Crashed, Failed, Outcome, TimedOut, Usage
+from dataproc.engine.output import Drain
+from dataproc.engine.words import Task, outcome_of, progress_of, usage_of
+from dataproc.runs import Cancelled, Crashed, Outcome, TimedOut, Usage
 
 CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: unix(7), SCM_CREDENTIALS
-WIDE_PIPE = 2**20
-DRAIN_PAUSE = 0.005  # seconds between looks at output that is only counted: a flood waits, the server does not
-READS = 16  # of output, before others get their turn
-MOST_TOLD = 1000  # characters of a progress message
 LAST_WORDS = 2.0  # seconds for a death to be reported after the socket closed, or after SIGKILL
 
 
@@ -43,25 +34,6 @@ class Owner(Protocol):
         ...
 
 
-def _nobody(report: dict[str, Any]) -> None:
-    """Progress that nobody follows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One run as a worker is told of it. timeout and grace in seconds; hears: takes its reports of progress."""
-
-    run: str
-    method: str
-    params: dict[str, Any]
-    timeout: float
-    grace: float
-    output: Output
-    inputs: dict[str, str]
-    outputs: dict[str, str]
-    hears: Callable[[dict[str, Any]], None] = _nobody
-
-
 class Worker:
     """A confined process that serves one session in one module."""
 
@@ -73,7 +45,7 @@ class Worker:
         self.reason = ""  # why it is being killed, where that is not its own doing
         self.layers: tuple[str, ...] = ()
         self._loop = asyncio.get_running_loop()
-        self._log: int | None = log
+        self._log = Drain(log)
         self._spent = False  # libraries in it count on processes that were ended with its last run
         self._decoder = frames.Decoder(limit)
         self._ending: Outcome | None = None  # decided by us while the process is being ended
@@ -86,8 +58,6 @@ class Worker:
         stream.setblocking(False)
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._loop.add_reader(stream, self._hello)
-        os.set_blocking(log, False)
-        self._loop.add_reader(log, self._printed)
         self._transport: asyncio.WriteTransport | None = None
 
     @property
@@ -119,6 +89,7 @@ class Worker:
     async def run(self, task: Task) -> Outcome:
         """Give it a run and wait for the end, whichever it is. Afterwards look at `alive`."""
         self._task, self._done, self.usage = task, self._loop.create_future(), None
+        self._log.output = task.output
         message = {"op": "run", "run": task.run, "method": task.method, "params": task.params}
         self.send({**message, "input": task.inputs, "output": task.outputs})
         limit = self._loop.call_later(task.timeout, self.end, TimedOut(task.timeout))
@@ -126,7 +97,8 @@ class Worker:
             outcome = await self._done
         finally:
             limit.cancel()
-            self._printed()
+            self._log.look()
+            self._log.output = None
             task.output.close()
             self._task = self._done = None
         return outcome
@@ -202,11 +174,7 @@ class Worker:
         else:
             self._loop.remove_reader(self._stream)
             self._stream.close()
-        if self._log is not None:
-            self._printed()
-            self._loop.remove_reader(self._log)
-            os.close(self._log)
-            self._log = None
+        self._log.close()
 
     def hear(self, data: bytes) -> None:
         """Bytes from the worker."""
@@ -243,35 +211,6 @@ class Worker:
             self.reason = self.reason or reason
             self.end(Crashed(signal=signal.SIGKILL, reason=self.reason), at_once=True)
 
-    def _printed(self) -> None:
-        """Output is there: keep it with the run, or count it."""
-        if self._log is None:
-            return
-        try:
-            for _ in range(READS):
-                if not (data := os.read(self._log, WIDE_PIPE)):
-                    self._loop.remove_reader(self._log)  # every writer has gone
-                    return
-                if self._task is not None:
-                    self._task.output.write(data)
-                if self._task is None or self._task.output.full:
-                    self._flooded()
-                    return
-        except BlockingIOError:
-            return
-
-    def _flooded(self) -> None:
-        """What comes now is only counted: look from time to time instead of at every byte."""
-        if self._log is not None:
-            self._loop.remove_reader(self._log)  # uvloop does not say whether there was one
-            with contextlib.suppress(OSError):
-                fcntl.fcntl(self._log, fcntl.F_SETPIPE_SZ, WIDE_PIPE)
-            self._loop.call_later(DRAIN_PAUSE, self._again)
-
-    def _again(self) -> None:
-        if self._log is not None:
-            self._loop.add_reader(self._log, self._printed)
-
 
 class _Stream(asyncio.Protocol):
     """Hands a worker's bytes on."""
@@ -287,39 +226,3 @@ class _Stream(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.worker.lost()
-
-
-def progress_of(report: dict[str, Any]) -> dict[str, Any]:
-    """A report of progress as it is shown. Raises for one that is none."""
-    fraction = float(report["fraction"])
-    if not 0 <= fraction <= 1:
-        raise ValueError("progress beyond its bounds")
-    return {"fraction": fraction, "message": str(report["message"])[:MOST_TOLD]}
-
-
-def usage_of(told: Any) -> Usage | None:
-    """What a worker says that its run used: microseconds, bytes, bytes, bytes. None where it says nothing of use."""
-    match told:
-        case [int(cpu), int(peak), int(read), int(written)] if all(0 <= each < 2**62 for each in told):
-            return Usage(cpu / 1e6, peak, read, written)
-    return None
-
-
-def outcome_of(message: dict[str, Any], task: Task) -> Outcome:
-    """What a worker's last frame of a run says. Raises for one that says nothing known."""
-    match message:
-        case {"done": "returned", "result": result, "messages": list(messages)}:
-            return Completed(result, tuple(str(text) for text in messages))
-        case {"done": "refused", "errors": list(errors)}:
-            first = f"{'.'.join(map(str, errors[0]['loc']))}: {errors[0]['msg']}" if errors else "refused"
-            return Failed(InvalidParams(first, errors=errors))
-        case {"done": "raised", "type": str(kind), "message": str(text), **more}:
-            known = {name: more[name] for name in ("traceback", "exit_code") if more.get(name) not in (None, "")}
-            how = "returned what is no JSON" if more.get("not_json") else "raised"
-            return Failed(ExecFailed(f"{task.method} {how}: {kind}: {text}", type=kind, message=text, **known))
-        case {"done": "too_large", "size": int(size), "limit": int(limit)}:
-            told = f"a result of {size} bytes, the limit is {limit} (DATAPROC_RESULT_MAX); write it to a session file"
-            return Failed(TooLarge(told, limit=limit, size=size))
-        case {"done": "broken", "reason": str(reason)}:
-            return Failed(ExecFailed(f"the module cannot be imported: {reason}", type="ModuleBroken", message=reason))
-    raise ValueError(f"an unknown end of a run: {json.dumps(message)[:80]}")

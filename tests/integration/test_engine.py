@@ -18,7 +18,8 @@ from dataproc.engine.launch import Demand, Profile
 from dataproc.engine.local import LocalEngine
 from dataproc.engine.output import Output
 from dataproc.engine.pool import WorkerPool
-from dataproc.engine.worker import Task, Worker
+from dataproc.engine.words import Task
+from dataproc.engine.worker import Worker
 from dataproc.errors import ExecCrashed
 from dataproc.module import Generation, ModuleBroken
 from dataproc.runs import Completed, Crashed, Failed, TimedOut
