@@ -7,6 +7,7 @@ from typing import Any
 
 from dataproc_client.rpc import Endpoint, credentials
 from dataproc_client.transport import DEFAULT_TIMEOUT
+from xdata_dataproc.runs import Run, submit
 
 ANSWER_MARGIN = 30.0  # seconds that a reply may take beyond the run's own time limit
 
@@ -46,6 +47,18 @@ class ApiV2:
             raise ValueError("to keep a session, open it: xdata_session.client.ApiV2.open_session")
         return execute(self._endpoint, module, method, input, output, params, ours)
 
+    def submit(
+        self,
+        module: str,
+        method: str,
+        input: Mapping[str, Any] | None = None,  # noqa: A002 - as of exec
+        output: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
+        **ours: Any,
+    ) -> Run:
+        """As `exec`, without waiting: a `Run`, whose `result()` gives what `exec` would have given."""
+        return submit(self._endpoint, call_of(module, method, input, output, params), ours)
+
     def get_server_version(self) -> str:
         """The server's version."""
         return str(self._endpoint.call("dataproc.get_server_version", {}, repeatable=True))
@@ -63,6 +76,17 @@ class ApiV2:
         self._endpoint.transport.close()
 
 
+def call_of(
+    module: str,
+    method: str,
+    input: Mapping[str, Any] | None,  # noqa: A002
+    output: Mapping[str, Any] | None,
+    params: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """What `exec` and `submit` are asked."""
+    return {"module": module, "method": method, "input": input or {}, "output": output or {}, "params": params or {}}
+
+
 def execute(
     endpoint: Endpoint,
     module: str,
@@ -74,7 +98,7 @@ def execute(
 ) -> Any:
     """`dataproc.exec`, waiting for the reply as long as the run may take."""
     given = {name: value for name, value in ours.items() if value is not None}
-    call = {"module": module, "method": method, "input": input or {}, "output": output or {}, "params": params or {}}
+    call = call_of(module, method, input, output, params)
     limit = given.get("timeout")
     wait = max(endpoint.transport.timeout, limit + ANSWER_MARGIN) if isinstance(limit, int | float) else None
     return endpoint.call("dataproc.exec", {**call, **given}, timeout=wait, repeatable="idempotency_key" in given)

@@ -11,8 +11,9 @@ from typing import Any, Self
 from dataproc_client.errors import DataprocError, Forbidden, SessionEnded, Unauthorized
 from dataproc_client.rpc import Endpoint, credentials
 from dataproc_client.transport import DEFAULT_TIMEOUT, Transport
-from xdata_dataproc.client import execute
+from xdata_dataproc.client import call_of, execute
 from xdata_dataproc.files import Files
+from xdata_dataproc.runs import Run, submit
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 SESSION_PATH = "/api/v1/session/jsonrpc"
@@ -66,6 +67,14 @@ class Client:
     def exec(self, method: str, params: Mapping[str, Any] | None = None, /, **named: Any) -> Any:
         """Run `"module.method"` once: as `Session.exec`, with the key in a fresh session that ends with the call."""
         return run(self._dataproc, method, params, named)
+
+    def submit(self, method: str, params: Mapping[str, Any] | None = None, /, **named: Any) -> Run:
+        """As `exec`, without waiting; with the key the run has a session of its own, which ends with it."""
+        return begin(self._dataproc, method, params, named)
+
+    def run(self, run_id: str) -> Run:
+        """A run that was submitted earlier, by its id."""
+        return Run(self._dataproc, run_id)
 
     def modules(self) -> list[dict[str, Any]]:
         """Name, version, description and state of each module that the caller may use."""
@@ -138,6 +147,14 @@ class Session:
         """
         return run(self._dataproc, method, params, named)
 
+    def submit(self, method: str, params: Mapping[str, Any] | None = None, /, **named: Any) -> Run:
+        """As `exec`, without waiting: a `Run`, to come back to even after this program has ended."""
+        return begin(self._dataproc, method, params, named)
+
+    def run(self, run_id: str) -> Run:
+        """A run that was submitted earlier, by its id."""
+        return Run(self._dataproc, run_id)
+
     def info(self) -> dict[str, Any]:
         """What the server knows of the session: id, state, times, usage."""
         return dict(self._session.call("session.get_session", {}, repeatable=True))
@@ -168,9 +185,23 @@ OURS = ("timeout", "idempotency_key")
 
 def run(endpoint: Endpoint, name: str, params: Mapping[str, Any] | None, named: dict[str, Any]) -> Any:
     """Sort the named arguments into those of the call and those of the method, and run it."""
+    call, ours = _sorted(name, params, named)
+    return execute(endpoint, **call, ours=ours)
+
+
+def begin(endpoint: Endpoint, name: str, params: Mapping[str, Any] | None, named: dict[str, Any]) -> Run:
+    """The same without waiting for the end."""
+    call, ours = _sorted(name, params, named)
+    return submit(endpoint, call_of(**call), ours)
+
+
+def _sorted(
+    name: str, params: Mapping[str, Any] | None, named: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     module, dot, method = name.partition(".")
     if not (module and dot and method):
         raise ValueError(f"not of the form 'module.method': {name!r}")
     ours = {known: named.pop(known, None) for known in OURS}
     given, wanted = named.pop("input", None), named.pop("output", None)
-    return execute(endpoint, module, method, given, wanted, {**(params or {}), **named}, ours)
+    params = {**(params or {}), **named}
+    return {"module": module, "method": method, "input": given, "output": wanted, "params": params}, ours
