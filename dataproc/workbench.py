@@ -21,7 +21,7 @@ from dataproc.registry.names import canonical
 from dataproc.runs import Completed, error_of
 from dataproc.settings import Settings
 from dataproc.storage import Tree
-from dataproc.types import Principal
+from dataproc.types import Principal, new_id
 
 OUTPUT_SHOWN = 64 * 1024  # bytes of what a run printed
 
@@ -120,7 +120,7 @@ class Workbench:
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Bench]:
         """A new key with a new session, which ends with the block."""
-        key = await self.system.keys.create("workbench")
+        key = await self.system.keys.create(f"workbench-{new_id()}")
         principal = Principal(key.id, "key", key.scopes, key.grants)
         opened = await self.system.sessions.open(principal)
         try:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from dataproc.cli import audit, calls, keys, operators, runs, sessions
+from dataproc.cli import audit, calls, files, keys, modules, operators, runs, sessions
 from dataproc.cli.output import Format, Output, as_json, line
 from dataproc.cli.problems import CommandError, Exit, load_settings
 
@@ -28,7 +28,8 @@ app.add_typer(runs.app, name="run")
 app.command("usage")(operators.usage)
 app.command("drain")(operators.drain)
 app.add_typer(sessions.app, name="session")
-app.add_typer(calls.file, name="file")
+app.add_typer(files.app, name="file")
+app.add_typer(modules.app, name="module")
 
 
 @app.command()

@@ -30,15 +30,18 @@ KEEP_ALIVE = 75  # seconds; more than proxies keep their idle connections, so th
 log = structlog.get_logger(__name__)
 
 
-def run(settings: Settings, *, first_key: bool) -> None:
-    """Serve until a signal says stop."""
+Ready = Callable[[System, str], None]
+
+
+def run(settings: Settings, *, first_key: bool, ready: Ready | None = None) -> None:
+    """Serve until a signal says stop. ready: told the address once it listens, in place of our own announcement."""
     configure_logging(settings.log_format, settings.log_level)
     if unknown := unknown_variables(os.environ):
         log.warning("settings.unknown", names=unknown)
     _try_certificate(settings)
     with contextlib.closing(_bind(settings)) as listener:
         try:
-            uvloop.run(_serve(settings, listener, first_key))
+            uvloop.run(_serve(settings, listener, first_key, ready))
         finally:
             if settings.uds is not None:
                 settings.uds.unlink(missing_ok=True)
@@ -72,7 +75,7 @@ class _Server(uvicorn.Server):
         self._ends.append(asyncio.create_task(self._system.executor.stop(wait)))
 
 
-async def _serve(settings: Settings, listener: socket.socket, first_key: bool) -> None:
+async def _serve(settings: Settings, listener: socket.socket, first_key: bool, ready: Ready | None) -> None:
     starting = asyncio.current_task()
     assert starting is not None
     _on_signals(starting.cancel)
@@ -83,6 +86,8 @@ async def _serve(settings: Settings, listener: socket.socket, first_key: bool) -
             await _refuse_to_be_open(system)
             await system.start()
             announce = partial(_announce, settings, listener, credentials, first_key)
+            if ready is not None:
+                announce = partial(ready, system, _address(settings, listener))
             server = _Server(_config(settings, create_app(system)), system, announce)
             _on_signals(server.stop)
             await server.serve([listener])

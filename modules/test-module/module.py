@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-from typing import Annotated, TypedDict
+from typing import Annotated
 
 from pydantic import Field
+from typing_extensions import TypedDict
 
 from dataproc import Context, Module
 
