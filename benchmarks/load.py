@@ -35,6 +35,11 @@ def calls_per_second(targets: Sequence[Target], seconds: float) -> float:
     return done / taken
 
 
+def requests_per_second(target: Target, seconds: float) -> tuple[int, float]:
+    """How many answers 16 callers got that send the same request, and in how many seconds."""
+    return (by_wrk if have_wrk() and seconds >= 1 else by_asyncio)([target], seconds)
+
+
 def by_wrk(targets: Sequence[Target], seconds: float) -> tuple[int, float]:
     """Answers that came, and in how many seconds."""
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:

@@ -27,11 +27,40 @@ AT_ONCE = 500
 class Ours:
     """The server, up, with a key."""
 
-    def __init__(self, served: Served, key: Mapping[str, Any]) -> None:
+    def __init__(self, served: Served, folder: Path, name: str = "benchmark", *more: str) -> None:
         self.pid = served.pid
         self.port = served.port
-        self._headers = {**JSON, "APIKey": key["apikey"], "Secret": key["secret"]}
+        self._served, self._folder = served, folder
+        made = _command(folder, "key", "create", "--name", name, "-o", "json", *more)
+        self.key: Mapping[str, Any] = json.loads(made)
+        self._headers = {**JSON, "APIKey": self.key["apikey"], "Secret": self.key["secret"]}
         self._connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
+
+    def with_another_key(self, name: str, *more: str) -> Ours:
+        """The same server, called with a key of its own, made with those options."""
+        return Ours(self._served, self._folder, name, *more)
+
+    def revoke(self) -> None:
+        """Take the key back: its sessions end."""
+        _command(self._folder, "key", "revoke", self.key["id"])
+
+    def target(self, path: str, method: str, params: Mapping[str, Any]) -> Target:
+        """A request with the key."""
+        return Target(self.port, path, self._headers, _asked(method, params))
+
+    def call(self, path: str, method: str, params: Mapping[str, Any]) -> Any:
+        """The result of one call with the key."""
+        return result(post(self._connection, path, self._headers, _asked(method, params)))
+
+    def count(self, **wanted: str) -> int:
+        """How many sessions of the key are listed."""
+        found, cursor = 0, None
+        while True:
+            asked = {**wanted, "limit": 1000, "cursor": cursor}
+            page = self.call(SESSION_PATH, "session.list_sessions", asked)
+            found, cursor = found + len(page["sessions"]), page["cursor"]
+            if cursor is None:
+                return found
 
     def open(self, module: str = "test-module") -> Target:
         """A new session, and the request that appends a line in it."""
@@ -57,6 +86,18 @@ class Ours:
         result(post(self._connection, SESSION_PATH, self._headers, json.dumps(asked)))
 
 
+def _asked(method: str, params: Mapping[str, Any]) -> str:
+    return json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": dict(params)}, separators=(",", ":"))
+
+
+def _command(folder: Path, *words: str) -> bytes:
+    """What a command on the server's folder says."""
+    ran = subprocess.run(  # noqa: S603
+        [COMMAND, *words], env=environment(folder), cwd=folder, check=True, capture_output=True
+    )
+    return ran.stdout
+
+
 def exec_target(port: int, token: str, module: str, method: str, params: Mapping[str, Any]) -> Target:
     """The request that runs a method in the session of a token."""
     call = {"module": module, "method": method, "input": {}, "output": {}, "params": dict(params)}
@@ -70,16 +111,8 @@ def ours(folder: Path) -> Iterator[Ours]:
     folder.mkdir()
     for modules in (REPOSITORY / "modules", REPOSITORY / "benchmarks" / "modules"):
         shutil.copytree(modules, folder / "modules", dirs_exist_ok=True)
-    env = environment(folder)
-    key = subprocess.run(  # noqa: S603
-        [COMMAND, "key", "create", "--name", "benchmark", "-o", "json"],
-        env=env,
-        cwd=folder,
-        check=True,
-        capture_output=True,
-    )
-    with serving([COMMAND, "serve"], env, folder / "server.log", folder) as served:
-        yield Ours(served, json.loads(key.stdout))
+    with serving([COMMAND, "serve"], environment(folder), folder / "server.log", folder) as served:
+        yield Ours(served, folder)
 
 
 def environment(folder: Path) -> dict[str, str]:

@@ -6,7 +6,17 @@ from collections.abc import Callable
 
 from benchmarks.bench import Bench
 from benchmarks.harness import Measured
-from benchmarks.scenarios import first_call, many_files, many_sessions, throughput, warm, worker_memory
+from benchmarks.scenarios import (
+    ending_sessions,
+    first_call,
+    listed_sessions,
+    many_files,
+    many_sessions,
+    opening_sessions,
+    throughput,
+    warm,
+    worker_memory,
+)
 
 ALL: dict[str, Callable[[Bench], Measured]] = {
     "warm": warm.run,
@@ -15,4 +25,7 @@ ALL: dict[str, Callable[[Bench], Measured]] = {
     "worker-memory": worker_memory.run,
     "many-files": many_files.run,
     "many-sessions": many_sessions.run,
+    "opening-sessions": opening_sessions.run,
+    "listed-sessions": listed_sessions.run,
+    "ending-sessions": ending_sessions.run,
 }
