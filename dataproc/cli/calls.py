@@ -1,4 +1,4 @@
-"""`exec` and `file`: what a caller does, from a shell."""
+"""`exec`: a call from a shell."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from dataproc.cli.output import Format, Output, as_json, line, result, table
+from dataproc.cli.output import Format, Output, as_json, result
 from dataproc.cli.problems import CommandError
-
-file = typer.Typer(help="Files of the session that DATAPROC_SESSION_TOKEN names.", no_args_is_help=True)
 
 Target = Annotated[str, typer.Argument(metavar="MODULE.METHOD", help="What to run.")]
 Pairs = Annotated[list[str] | None, typer.Argument(metavar="[K=V]…", help="Params: the value is JSON, else text.")]
@@ -58,48 +56,6 @@ def exec_(
         return
     answer = remote.rpc("v1/dataproc", "dataproc.exec", call, remote.credentials())
     as_json(answer) if output is Format.JSON else result(answer)
-
-
-@file.command()
-def put(
-    source: Annotated[Path, typer.Argument(help="A local file.", exists=True, dir_okay=False)],
-    path: Annotated[str | None, typer.Argument(help="Where in the session; default: the file's name.")] = None,
-) -> None:
-    """Upload a file."""
-    from dataproc.cli.remote import Remote
-
-    size = Remote().put(source, path or source.name)
-    line(f"{path or source.name}: {size} bytes")
-
-
-@file.command("get")
-def fetch(
-    path: Annotated[str, typer.Argument(help="A file of the session.")],
-    target: Annotated[
-        Path | None, typer.Argument(help="A local file, or - for stdout; default: the same name here.")
-    ] = None,
-) -> None:
-    """Download a file, whole or not at all."""
-    from dataproc.cli.remote import Remote
-
-    target = target or Path(Path(path).name)
-    to_stdout = str(target) == "-"
-    size = Remote().get(path, None if to_stdout else target)
-    if not to_stdout:
-        line(f"{target}: {size} bytes")
-
-
-@file.command()
-def ls(
-    path: Annotated[str, typer.Argument(help="A directory of the session.")] = "",
-    recursive: Annotated[bool, typer.Option("-r", "--recursive", help="With all below it.")] = False,
-    output: Output = Format.TABLE,
-) -> None:
-    """List a directory."""
-    from dataproc.cli.remote import Remote
-
-    entries = Remote().listing(path, recursive)
-    as_json(entries) if output is Format.JSON else table(entries, ("path", "type", "size", "modified"))
 
 
 def _object(given: str | None) -> dict[str, Any]:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterator
 from http.client import HTTPException
 from ipaddress import ip_address
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlsplit
 from urllib.request import HTTPRedirectHandler, OpenerDirector, ProxyHandler, Request, build_opener
 
 from dataproc import headers
 from dataproc.cli.problems import CommandError, Exit
 
-FILES = "/api/v1/dataproc/files/"
 RUNS = "/api/v1/dataproc/runs/"
 
 
@@ -71,9 +68,7 @@ class Remote:
             )
         return {headers.SESSION_TOKEN: self.token}
 
-    def request(
-        self, method: str, path: str, who: dict[str, str], body: bytes | IO[bytes] | None = None, **more: str
-    ) -> Any:
+    def request(self, method: str, path: str, who: dict[str, str], body: Any = None, **more: str) -> Any:
         """The open response; a refusal is a `CommandError` with the server's own words."""
         request = Request(self.url + path, data=body, method=method, headers={**who, **more})  # noqa: S310 - http(s), checked above
         try:
@@ -118,52 +113,6 @@ class Remote:
                         members = {}
             except (OSError, HTTPException) as lost:
                 raise CommandError(f"the connection to {self.url} broke off", Exit.UNAVAILABLE) from lost
-
-    def put(self, source: Path, path: str) -> int:
-        """Upload a local file; its size in bytes."""
-        with source.open("rb") as content:
-            size = os.fstat(content.fileno()).st_size
-            more = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
-            self.request("PUT", FILES + quote(path), self.session_only(), content, **more).close()
-        return size
-
-    def get(self, path: str, target: Path | None) -> int:
-        """Download a file to `target`, whole or not at all, or to stdout; its size in bytes."""
-        with self.request("GET", FILES + quote(path), self.session_only()) as response:
-            expected = int(response.headers.get("Content-Length", -1))
-            if target is None:
-                return _copy(response, sys.stdout.buffer, expected)
-            partial = target.with_name(f".{target.name}.part")
-            try:
-                with partial.open("wb") as file:
-                    size = _copy(response, file, expected)
-                partial.replace(target)
-            finally:
-                partial.unlink(missing_ok=True)
-        return size
-
-    def listing(self, path: str, recursive: bool) -> list[dict[str, Any]]:
-        """All entries of a directory of the session."""
-        entries: list[dict[str, Any]] = []
-        where, query = quote(f"{path.strip('/')}/".lstrip("/")), {"recursive": "true"} if recursive else {}
-        while True:
-            with self.request("GET", f"{FILES}{where}?{urlencode(query)}", self.session_only()) as response:
-                page = _json(response.read())
-            entries += page["entries"]
-            if not page.get("cursor"):
-                return entries
-            query["cursor"] = page["cursor"]
-
-
-def _copy(source: IO[bytes], target: IO[bytes], expected: int) -> int:
-    size = 0
-    while chunk := source.read(1 << 20):
-        target.write(chunk)
-        size += len(chunk)
-    if expected not in (-1, size):
-        raise CommandError(f"the download broke off after {size} of {expected} bytes: try again", Exit.UNAVAILABLE)
-    target.flush()
-    return size
 
 
 def _json(text: bytes) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from dataproc.storage.files import Absent, Condition, Entry, Matches
 
 _TAG = re.compile(r'(W/)?("[^"]*")')
 _RANGE = re.compile(r"bytes\s*=\s*(\d*)\s*-\s*(\d*)\s*", re.ASCII)
+_WANTED = re.compile(r"(?:^|,)\s*sha-256\s*=\s*(\d+)")
 _SHA256 = re.compile(r"(?:^|,)\s*sha-256\s*=\s*(?::([^:]*):)?")
 
 
@@ -84,6 +85,17 @@ def sent_sha256(headers: Mapping[str, str]) -> bytes | None:
     if len(digest) != 32:
         raise InvalidParams.field("Content-Digest", "holds no SHA-256 in the form sha-256=:<base64>:")
     return digest
+
+
+def wants_sha256(headers: Mapping[str, str]) -> bool:
+    """Whether `Want-Repr-Digest` (RFC 9530) asks for the file's SHA-256; a preference of 0 says no."""
+    found = _WANTED.search(headers.get("want-repr-digest", ""))
+    return found is not None and found[1] != "0"
+
+
+def repr_digest(sha256: bytes) -> str:
+    """The value of `Repr-Digest`."""
+    return f"sha-256=:{base64.b64encode(sha256).decode()}:"
 
 
 def _same(if_range: str | None, entry: Entry) -> bool:

@@ -33,7 +33,9 @@ from dataproc.web.conditional import (
     byte_range,
     last_modified,
     not_modified,
+    repr_digest,
     sent_sha256,
+    wants_sha256,
     write_condition,
 )
 from dataproc.web.refusals import REFUSALS, Refusal, envelope
@@ -162,7 +164,10 @@ async def read(
     reading = await workspace.read(path)
     answer = None
     try:
+        wanted = wants_sha256(request.headers)
+        told = {"Repr-Digest": repr_digest(await asyncio.to_thread(reading.sha256))} if wanted else {}
         answer = _file_answer(request, workspace, path, reading)
+        answer.headers.update(told)
     finally:
         if not isinstance(answer, FileStream):
             reading.close()

@@ -11,6 +11,7 @@ from dataproc.database.listing import MOST, Place, Wanted
 from dataproc.errors import Conflict, Forbidden, InvalidParams, NotFound, Overloaded, QuotaExceeded, SessionEnded
 from dataproc.sessions import Reason, Session
 from dataproc.settings import Settings
+from dataproc.storage import Usage
 from dataproc.types import Json, JsonObject, Principal
 from dataproc.web.exchange import Exchange
 from dataproc.web.methods import RpcMethod
@@ -283,7 +284,9 @@ async def revoke_token(exchange: Exchange, token: str) -> Json:
 async def get_session(exchange: Exchange, token: str | None, session_id: str | None, all: bool) -> Json:  # noqa: A002
     """The record of a session, without its token."""
     session = await _seen(exchange, token, session_id, all)
-    return session_view(exchange.system, session, of_all=all)
+    used = await exchange.system.workspaces.usage(session.id) if session.state == "open" else Usage()
+    usage: JsonObject = {"bytes": used.bytes, "files": used.files}
+    return {**session_view(exchange.system, session, of_all=all), "usage": usage}
 
 
 async def list_sessions(

@@ -55,7 +55,8 @@ SESSION = _object(
     idle_expires_in=_MAYBE,
     extensions=_INTEGER,
     running=_INTEGER,
-    limits=_object(False, lifetime=_INTEGER, extensions=_INTEGER),
+    limits=_object(False, lifetime=_INTEGER, extensions=_INTEGER, bytes=_INTEGER, files=_INTEGER),
+    usage=_object(False, bytes=_INTEGER, files=_INTEGER),
 )
 SESSIONS = _object(sessions={"type": "array", "items": SESSION}, cursor=_TEXT)
 
@@ -117,7 +118,12 @@ def session_view(system: System, session: Session, *, of_all: bool = False) -> J
         **(clocks(system, session) if over is None else {"expires_in": None, "idle_expires_in": None}),
         "extensions": session.extensions,
         "running": system.sessions.running(session.id),
-        "limits": {"lifetime": settings.max_expires_in, "extensions": settings.max_extensions},
+        "limits": {
+            "lifetime": settings.max_expires_in,
+            "extensions": settings.max_extensions,
+            "bytes": settings.session_bytes,
+            "files": settings.session_files,
+        },
     }
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import zipfile
 from collections.abc import Iterator
 
 import pytest
@@ -86,3 +88,22 @@ def test_missing_file(caller: Shell, token: str) -> None:
     refused = caller.run("file", "get", "nowhere.csv", DATAPROC_SESSION_TOKEN=token)
     assert refused.returncode == 3
     assert not list(caller.folder.glob("*nowhere*"))
+
+
+def test_files_from_a_shell(caller: Shell, token: str) -> None:
+    """What goes in by stdin comes out by cat, with its digest; a directory as an archive; what is removed is gone."""
+    inside = {"DATAPROC_SESSION_TOKEN": token}
+    put = json.loads(caller.run("file", "put", "-", "d/x.txt", "-o", "json", stdin="hello", **inside).stdout)
+    assert put == {"path": "d/x.txt", "size": 5, "sha256": hashlib.sha256(b"hello").hexdigest()}
+    assert caller.run("file", "cat", "d/x.txt", **inside).stdout == "hello"
+    got = caller.run("file", "get", "d/", "--archive", "zip", **inside)
+    assert got.returncode == 0, got.stderr
+    with zipfile.ZipFile(caller.folder / "d.zip") as archive:
+        assert archive.read("x.txt") == b"hello"
+    assert caller.run("file", "get", "d/", **inside).returncode == 2
+    listed = json.loads(caller.run("file", "ls", "--glob", "**/*.txt", "-o", "json", **inside).stdout)
+    assert [entry["path"] for entry in listed] == ["d/x.txt"]
+    assert json.loads(caller.run("session", "get", "-o", "json", **inside).stdout)["usage"] == {"bytes": 5, "files": 2}
+    assert caller.run("file", "rm", "d", **inside).returncode == 2
+    assert caller.run("file", "rm", "-r", "d", **inside).returncode == 0
+    assert caller.run("file", "cat", "d/x.txt", **inside).returncode == 3
