@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import select
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import s3fs
 
@@ -93,3 +96,93 @@ def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
                 return
         select.select([], [], [], 0.05)
     raise AssertionError("the S3 server does not answer")
+
+
+class Gate:
+    """A proxy before an S3 server, for what goes wrong on the way.
+
+    fail_every: so often a request is answered 503. down: connections break. hold: a request whose method and path
+    contain these is carried out, but its answer does not come before `let_go` is set; `held` tells that there is one.
+    """
+
+    def __init__(self, s3: S3) -> None:
+        self.s3 = s3
+        self.fail_every = 0
+        self.down = False
+        self.refuse = False
+        self.hold: tuple[str, str] | None = None
+        self.held, self.let_go = threading.Event(), threading.Event()
+        self.seen: list[tuple[str, str]] = []
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+
+    def __enter__(self) -> Gate:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.let_go.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What makes clients go through it."""
+        return {**self.s3.env, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._server.server_port}"}
+
+    def settings(self) -> dict[str, object]:
+        """Settings of ours that go through it."""
+        return {**self.s3.settings(), "s3_endpoint": self.env["AWS_ENDPOINT_URL"]}
+
+    def _handler(gate) -> type[BaseHTTPRequestHandler]:  # noqa: N805 - `self` is the request's
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+            def _pass_on(self) -> None:
+                gate._pass_on(self)
+
+            do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _pass_on  # noqa: N815
+
+        return Handler
+
+    def _pass_on(self, request: BaseHTTPRequestHandler) -> None:
+        body = request.rfile.read(int(request.headers.get("content-length", 0)))
+        self.seen.append((request.command, request.path))
+        if self.down:
+            request.close_connection = True
+            return
+        if self.refuse:
+            said = b"<Error><Code>InvalidAccessKeyId</Code><Message>no such key id here</Message></Error>"
+            self._answer(request, 403, {"content-type": "application/xml"}, said)
+            return
+        if self.fail_every and len(self.seen) % self.fail_every == 0:
+            self._answer(request, 503, {}, b"<Error><Code>ServiceUnavailable</Code></Error>")
+            return
+        host, port = self.s3.url.removeprefix("http://").split(":")
+        onward = http.client.HTTPConnection(host, int(port), timeout=DEADLINE)
+        try:
+            onward.request(request.command, request.path, body, dict(request.headers.items()))
+            reply = onward.getresponse()
+            answer = reply.read()
+        finally:
+            onward.close()
+        if self.hold and request.command == self.hold[0] and self.hold[1] in request.path:
+            self.held.set()
+            self.let_go.wait(DEADLINE)
+        self._answer(request, reply.status, dict(reply.headers.items()), answer)
+
+    def _answer(self, request: BaseHTTPRequestHandler, status: int, headers: dict[str, str], body: bytes) -> None:
+        with suppress(OSError):
+            request.send_response_only(status)
+            for name, value in headers.items():
+                if name.lower() not in ("content-length", "connection", "transfer-encoding"):
+                    request.send_header(name, value)
+            length = headers.get("Content-Length", headers.get("content-length")) if request.command == "HEAD" else None
+            request.send_header("content-length", length or str(len(body)))
+            request.end_headers()
+            if request.command != "HEAD":
+                request.wfile.write(body)

@@ -7,6 +7,7 @@ about what another node has just put.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import random
 import threading
@@ -27,7 +28,8 @@ SMALL = 2**20  # bytes that are read at once, and hashed as they are sent
 AT_ONCE = 16  # requests under way
 LARGE_AT_ONCE = 3  # large files being put: each has some chunks in memory
 PARTS_AT_ONCE = 4
-TRIES, PAUSE = 3, 0.2  # beside those of the store's own client; seconds before the second try
+PATIENCE = 5.0  # seconds after which nothing is begun anew; what the store's own client tries comes on top
+PAUSE = 0.2  # seconds before the second try
 BULK = 1000  # objects that S3 removes in one request
 
 T = TypeVar("T")
@@ -50,6 +52,8 @@ class Objects:
         self._fs: Any = fs
         self._root: str = root.rstrip("/")
         self.bulk = bulk and hasattr(fs, "_bulk_delete")
+        if hasattr(fs, "retries"):
+            fs.retries = 1  # s3fs repeats what its client has repeated already
         self._large = threading.BoundedSemaphore(LARGE_AT_ONCE)
         self.threads = ThreadPoolExecutor(AT_ONCE, "objects")
 
@@ -161,7 +165,8 @@ class Objects:
 
     def _tried(self, work: Callable[[], T]) -> T:
         """What `work` finds, tried again where the store fails in a way that may pass."""
-        for attempt in range(TRIES):
+        end = time.monotonic() + PATIENCE
+        for attempt in itertools.count():
             try:
                 return work()
             except (FileNotFoundError, StorageUnavailable):
@@ -169,9 +174,9 @@ class Objects:
             except PermissionError as error:
                 raise _refused(error) from error
             except Exception as error:  # clients of stores raise what they like
-                if _is_final(error) or attempt == TRIES - 1:
+                if _is_final(error) or time.monotonic() > end:
                     raise _refused(error) from error
-                time.sleep(PAUSE * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311 - so that nodes do not meet again
+                time.sleep(PAUSE * 2 ** min(attempt, 4) * random.uniform(0.5, 1.5))  # noqa: S311 - so that nodes do not meet again
         raise AssertionError("unreachable")
 
 
@@ -179,7 +184,7 @@ def s3_options(settings: Settings) -> dict[str, Any]:
     """The options of s3fs: what is not set here comes from the usual AWS_* variables and files."""
     config: dict[str, Any] = {
         "max_pool_connections": 2 * AT_ONCE,
-        "retries": {"mode": "standard", "total_max_attempts": 5},
+        "retries": {"mode": "standard", "total_max_attempts": 4},
         "connect_timeout": 5,
         "read_timeout": 30,
     }

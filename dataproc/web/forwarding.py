@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 FROM_NODE: Final = b"dataproc-node"  # header: this was forwarded; its value is the secret of the cluster
 PEER: Final = b"dataproc-peer"  # header: the address at the other end of the first server's socket
 CONNECT = 2.0  # seconds
+WATCHED = 1.0  # seconds between two looks whether the other server still has the session
 _HOPS = {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
 _ROOMS = ("/api/", "/cra/")
 
@@ -56,7 +58,7 @@ class Forwarding:
             return False  # the route tells it in its own way
         if there is None or there.url is None:
             return False
-        return await self._forward(there, scope, receive, send)
+        return await self._forward(principal.session, there, scope, receive, send)
 
     async def close(self) -> None:
         """Drop the connections."""
@@ -74,34 +76,54 @@ class Forwarding:
             scope["client"] = (peer.decode("latin-1"), 0)
         return True
 
-    async def _forward(self, there: Elsewhere, scope: Scope, receive: Receive, send: Send) -> bool:
+    async def _forward(self, session: str, there: Elsewhere, scope: Scope, receive: Receive, send: Send) -> bool:
         from aiohttp import ClientConnectorError, ClientError, ConnectionTimeoutError
-        from yarl import URL
 
-        assert there.url is not None
-        query = b"?" + scope["query_string"] if scope["query_string"] else b""
-        target = URL(there.url.rstrip("/") + (scope["raw_path"] + query).decode("latin-1"), encoded=True)
-        sent = _Sent(send)
-        body = _body(receive) if _has_body(scope) else None
+        passing = _Passing(receive, send)
         try:
-            options = {"headers": self._headers(scope), "data": body, "allow_redirects": False}
-            async with self._connected().request(scope["method"], target, **options) as reply:
-                gone = asyncio.create_task(_disconnected(receive)) if body is None else None
-                try:
-                    await _hand_back(reply, sent, gone)
-                finally:
-                    if gone is not None:
-                        gone.cancel()
+            await self._while_it_holds(session, there, asyncio.create_task(self._pass_on(there, scope, passing)))
         except (ClientConnectorError, ConnectionTimeoutError) as error:
             log.warning("node_unreachable", holder=there.node, reason=str(error))
             return False  # nothing was sent: it is dead, perhaps, and we may take over when its lease has run out
-        except (ClientError, OSError) as error:
+        except (ClientError, OSError, _LeftError) as error:
             log.warning("node_lost", holder=there.node, reason=f"{type(error).__name__}: {error}")
-            if sent.started:
+            if passing.answered:
                 raise  # the connection breaks: the only way left to tell
+            if not passing.taken and (isinstance(error, _LeftError) or scope["method"] in ("GET", "HEAD")):
+                return False  # it did nothing, nor will it: its lease has run out
             told = "the server that has the session was lost while it worked on this; what it had acknowledged is kept"
             await _refuse(scope, send, Interrupted(told))
         return True
+
+    async def _while_it_holds(self, session: str, there: Elsewhere, work: asyncio.Task[None]) -> None:
+        """Wait for the other server's reply, as long as it has the session: one that is frozen never answers."""
+        try:
+            while not (await asyncio.wait([work], timeout=WATCHED))[0]:
+                with suppress(StorageUnavailable):
+                    holder = await self.system.workspaces.elsewhere(session)
+                    if holder is None or holder.node != there.node:
+                        raise _LeftError("its lease has run out")
+        finally:
+            if not work.done():
+                work.cancel()
+                await asyncio.wait([work])
+        work.result()
+
+    async def _pass_on(self, there: Elsewhere, scope: Scope, passing: _Passing) -> None:
+        from yarl import URL
+
+        query = b"?" + scope["query_string"] if scope["query_string"] else b""
+        target = URL((there.url or "").rstrip("/") + (scope["raw_path"] + query).decode("latin-1"), encoded=True)
+        body = passing.body() if _has_body(scope) else None
+        # the body is given away only when the other server asks for it, so that one that is frozen has not got it
+        options = {"headers": self._headers(scope), "data": body, "allow_redirects": False, "expect100": bool(body)}
+        async with self._connected().request(scope["method"], target, **options) as reply:
+            gone = asyncio.create_task(passing.disconnected()) if body is None else None
+            try:
+                await _hand_back(reply, passing, gone)
+            finally:
+                if gone is not None:
+                    gone.cancel()
 
     def _connected(self) -> Any:
         if self._client is None:
@@ -121,47 +143,53 @@ class Forwarding:
         return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in kept]
 
 
-class _Sent:
-    """`send`, remembering whether it was used."""
+class _LeftError(Exception):
+    """The other server does not have the session any more."""
 
-    def __init__(self, send: Send) -> None:
-        self.started = False
-        self._send = send
 
-    async def __call__(self, message: Message) -> None:
-        self.started = True
+class _Passing:
+    """A request while it is passed on. taken: some of its body was. answered: some of the reply was handed back."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self.taken = self.answered = False
+        self._receive, self._send = receive, send
+
+    async def send(self, message: Message) -> None:
+        """Hand back."""
+        self.answered = True
         await self._send(message)
 
+    async def body(self) -> AsyncIterator[bytes]:
+        """Take the body, in pieces."""
+        more = True
+        while more:
+            self.taken = True
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ConnectionResetError("the client went away")
+            if chunk := message.get("body", b""):
+                yield chunk
+            more = message.get("more_body", False)
 
-async def _hand_back(reply: Any, send: _Sent, gone: asyncio.Task[None] | None) -> None:
+    async def disconnected(self) -> None:
+        """Wait until the client goes away, after a request without a body."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+
+async def _hand_back(reply: Any, passing: _Passing, gone: asyncio.Task[None] | None) -> None:
     headers = [(name.lower(), value) for name, value in reply.raw_headers if name.lower() not in _HOPS]
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await passing.send({"type": "http.response.start", "status": reply.status, "headers": headers})
     async for chunk in reply.content.iter_any():
         if gone is not None and gone.done():
             return  # leaving closes the connection, which tells the other server
-        await send({"type": "http.response.body", "body": chunk, "more_body": True})
-    await send({"type": "http.response.body", "body": b""})
+        await passing.send({"type": "http.response.body", "body": chunk, "more_body": True})
+    await passing.send({"type": "http.response.body", "body": b""})
 
 
 def _has_body(scope: Scope) -> bool:
     said = dict(scope["headers"])
     return b"transfer-encoding" in said or said.get(b"content-length", b"0") != b"0"
-
-
-async def _body(receive: Receive) -> AsyncIterator[bytes]:
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ConnectionResetError("the client went away")
-        if chunk := message.get("body", b""):
-            yield chunk
-        more = message.get("more_body", False)
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _refuse(scope: Scope, send: Send, error: Interrupted | StorageUnavailable) -> None:

@@ -14,9 +14,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
+from dataproc.clock import SystemClock
 from dataproc.errors import Conflict, InvalidParams, NotFound
 from dataproc.settings import Settings
-from dataproc.storage import open_workspaces
+from dataproc.storage import Workspaces, open_workspaces
+from dataproc.storage.leases import Ledger, MemoryLeases
 from dataproc.storage.listing import Selection
 from dataproc.storage.paths import read_path
 
@@ -38,12 +40,12 @@ class WorkspaceMachine(RuleBasedStateMachine):
         super().__init__()
         self.place = Path(tempfile.mkdtemp())
         self.loop = asyncio.new_event_loop()
-        self.workspaces = open_workspaces(self.configured())
+        self.workspaces = self.opened()
         self.files: dict[str, bytes] = {}
         self.folders: set[str] = set()
 
-    def configured(self) -> Settings:
-        return Settings(storage_url=str(self.place / "storage"))
+    def opened(self) -> Workspaces:
+        return open_workspaces(Settings(storage_url=str(self.place / "storage")))
 
     @rule(target=written, path=PATHS, data=st.binary(max_size=8))
     def write(self, path: str, data: bytes) -> str:
@@ -93,7 +95,7 @@ class WorkspaceMachine(RuleBasedStateMachine):
     def restart(self) -> None:
         """A new process finds what the old one left."""
         self.loop.run_until_complete(self.workspaces.close())
-        self.workspaces = open_workspaces(self.configured())
+        self.workspaces = self.opened()
         self.loop.run_until_complete(self.workspaces.sweep())
 
     @rule(path=PATHS, data=st.binary(max_size=8))
@@ -151,13 +153,14 @@ class MemoryMachine(WorkspaceMachine):
     """The same on memory://, where a restart is a machine without copies."""
 
     def __init__(self) -> None:
-        self.name = uuid.uuid4().hex
+        self.name, self.ledger = uuid.uuid4().hex, Ledger()
         super().__init__()
 
-    def configured(self) -> Settings:
-        return Settings(
+    def opened(self) -> Workspaces:
+        chosen = Settings(
             storage_url=f"memory://{self.name}", database_url="sqlite://", cache_dir=self.place / uuid.uuid4().hex
         )
+        return open_workspaces(chosen, leases=MemoryLeases(self.ledger, SystemClock(), 15))
 
 
 few = settings(max_examples=15, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck))
