@@ -27,6 +27,7 @@ from dataproc.executor import Executor
 from dataproc.ledger import Ledger
 from dataproc.reaper import Reaper
 from dataproc.registry import Registry
+from dataproc.scripts import Scripts
 from dataproc.sessions import Sessions
 from dataproc.settings import Settings
 from dataproc.storage import Workspaces, open_workspaces
@@ -61,6 +62,7 @@ class System:
     async def start(self) -> None:
         """Clean up after an earlier life, put up the walls, and begin to work."""
         await self.workspaces.sweep()
+        self.executor.scripts.sweep()
         await self.engine.start()
         settle(self.settings, self.engine)
         await self.registry.start()
@@ -133,9 +135,11 @@ async def build(settings: Settings) -> System:
     pool = WorkerPool(engine, settings)
     registry = Registry(settings, engine.describe, clock)
 
+    catalogue = Catalogue(database, settings.storage_url, workspaces.folders.root)
+    scripts = Scripts(catalogue, workspaces, node.name, engine.place)
     registry.on_retired(pool.retire)
     workspaces.on_left(pool.forget)
-    executor = Executor(settings, clock, registry, sessions, workspaces, pool, runs, node.name)
+    executor = Executor(settings, clock, registry, sessions, workspaces, pool, runs, scripts, node.name)
     workspaces.quotas.on_over = executor.exceeded
     workspaces.quotas.processes = lambda session: [worker.pid for worker in pool.busy_of(session)]
     reaper = Reaper(sessions, runs, executor, workspaces, settings, METRICS)
@@ -149,7 +153,7 @@ async def build(settings: Settings) -> System:
         authenticator=Authenticator(database, settings),
         sessions=sessions,
         workspaces=workspaces,
-        catalogue=Catalogue(database, settings.storage_url),
+        catalogue=catalogue,
         runs=runs,
         engine=engine,
         registry=registry,

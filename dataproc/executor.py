@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -31,6 +32,7 @@ from dataproc.errors import (
 from dataproc.events import Folder
 from dataproc.registry import MethodInfo, ModuleEntry, Registry
 from dataproc.runs import Cancelled, Completed, Crashed, Failed, Outcome, Run, WasInterrupted
+from dataproc.scripts import Asked, Scripts
 from dataproc.sessions import Sessions
 from dataproc.settings import Settings
 from dataproc.storage import Tree, Workspaces
@@ -56,11 +58,11 @@ class Executor:
 
     def __init__(
         self, settings: Settings, clock: Clock, registry: Registry, sessions: Sessions, workspaces: Workspaces,
-        pool: WorkerPool, runs: RunStore, node: str,
+        pool: WorkerPool, runs: RunStore, scripts: Scripts, node: str,
     ) -> None:  # fmt: skip
         self.settings, self.clock, self.node = settings, clock, node
         self.registry, self.sessions, self.workspaces = registry, sessions, workspaces
-        self.pool, self.runs = pool, runs
+        self.pool, self.runs, self.scripts = pool, runs, scripts
         self.admission = Admission(settings)
         self.folder = Folder((settings.local_storage or settings.node_dir) / "runs")
         self.live: dict[str, UnderWay] = {}
@@ -84,6 +86,8 @@ class Executor:
         method = entry.method(call.method)
         require_exec(call.principal, entry.name, method.name)
         method.check(call.params)
+        if method.script is not None:
+            await self.scripts.check(method, _asked(call, entry))
         return entry, method
 
     def begin(self, call: Call, entry: ModuleEntry, method: MethodInfo) -> UnderWay:
@@ -148,18 +152,30 @@ class Executor:
         live.tell()
         demand = Demand(live.call.session, live.entry.generation, self._profile(live.entry, live.method))
         async with self.workspaces.of(live.call.session).checkout((live.call.principal.key, live.entry.name)) as tree:
+            if live.method.script is not None:
+                command = partial(self._command, live, demand, tree)
+                return await self.scripts.run(live.method, _asked(live.call, live.entry), tree, command)
+            return await self._leased(live, demand, tree)
+
+    async def _command(
+        self, live: UnderWay, demand: Demand, tree: Tree, order: JsonObject, places: dict[str, str]
+    ) -> Outcome:
+        live.task = replace(live.task, params=order, inputs=places)
+        return await self._leased(live, demand, tree)
+
+    async def _leased(self, live: UnderWay, demand: Demand, tree: Tree) -> Outcome:
+        try:
+            worker = await self.pool.lease(demand, lambda: self._folders(live.call, live.entry, tree))
+        except ExecCrashed as error:
+            return Crashed(reason=error.message)
+        async with await self.workspaces.observe(live.call.session, live.call.principal.key, tree) as seen:
             try:
-                worker = await self.pool.lease(demand, lambda: self._folders(live.call, live.entry, tree))
-            except ExecCrashed as error:
-                return Crashed(reason=error.message)
-            async with await self.workspaces.observe(live.call.session, live.call.principal.key, tree) as seen:
-                try:
-                    outcome = await self._on_worker(worker, live)
-                finally:
-                    self.pool.release(worker)
-                changes, exceeded = await seen.end()
-            await run_changes.keep(live, tree, changes, self.pool.engine.ground.uid)
-            return outcome if exceeded is None or type(outcome) is Failed else Failed(exceeded)
+                outcome = await self._on_worker(worker, live)
+            finally:
+                self.pool.release(worker)
+            changes, exceeded = await seen.end()
+        await run_changes.keep(live, tree, changes, self.pool.engine.ground.uid)
+        return outcome if exceeded is None or type(outcome) is Failed else Failed(exceeded)
 
     async def _on_worker(self, worker: Worker, live: UnderWay) -> Outcome:
         if live.ending is not None:
@@ -221,16 +237,20 @@ class Executor:
 
     async def _folders(self, call: Call, entry: ModuleEntry, tree: Tree) -> dict[str, Path]:
         application = await self.workspaces.application(call.principal.key, entry.name)
-        return {"session": tree.files, "locks": tree.locks, "application": application}
+        own = self.scripts.folders(tree, entry.name) if entry.generation.kind == "script" else {}
+        return {"session": tree.files, "locks": tree.locks, "application": application, **own}
 
     def task_of(self, live: UnderWay) -> Task:
         """What the worker is told; the limits are the caller's, else the method's, else the settings'."""
         settings, call, method, limits = self.settings, live.call, live.method, live.method.limits
         timeout = call.timeout or limits.timeout or settings.run_timeout
+        inputs, outputs = dict[str, str](), dict[str, str]()
+        if method.script is None:
+            inputs, outputs = _paths("input", call.input, method.input), _paths("output", call.output, method.output)
         return Task(
             call.run_id, method.name, call.params, min(timeout, settings.max_run_timeout),
             settings.run_grace if limits.grace is None else limits.grace, live.output(settings.output_limit),
-            _paths("input", call.input, method.input), _paths("output", call.output, method.output), live.hear,
+            inputs, outputs, live.hear,
         )  # fmt: skip
 
     def _profile(self, entry: ModuleEntry, method: MethodInfo) -> Profile:
@@ -291,6 +311,10 @@ class Executor:
         await asyncio.gather(*(self._end_runs(session, wait, WasInterrupted()) for session in sessions))
         if self._chores:
             await asyncio.wait(self._chores, timeout=max(1.0, wait))
+
+
+def _asked(call: Call, entry: ModuleEntry) -> Asked:
+    return Asked(call.principal, call.session, call.run_id, entry.name, call.params, call.input, call.output)
 
 
 async def _within(seconds: float, work: Awaitable[Any]) -> bool:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from dataproc.catalogue.datasets import Dataset, Datasets
 from dataproc.catalogue.models import Model, Models
+from dataproc.catalogue.renditions import Renditions
+from dataproc.catalogue.results import Results
 from dataproc.catalogue.shares import Shares
 from dataproc.catalogue.store import Store
 from dataproc.database import Database
@@ -14,9 +18,11 @@ __all__ = ["Catalogue", "Dataset", "Model"]
 class Catalogue:
     """All of it, on one database and one store."""
 
-    def __init__(self, database: Database, url: str) -> None:
-        """url: fsspec's, of the storage's root."""
-        self.database, self.store = database, Store(url)
-        self.datasets = Datasets(database, self.store)
-        self.models = Models(database, self.store)
+    def __init__(self, database: Database, url: str, local: Path) -> None:
+        """url: fsspec's, of the storage's root. local: a folder of this machine, on the file system of sessions."""
+        store = Store(url)
+        self.renditions = Renditions(local / "renditions", store)
+        self.datasets = Datasets(database, store, self.renditions)
+        self.models = Models(database, store)
+        self.results = Results(database, store, self.datasets, self.models)
         self.shares = Shares(database)

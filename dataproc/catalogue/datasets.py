@@ -19,6 +19,7 @@ from dataproc.catalogue.columns import odd_datetime
 from dataproc.catalogue.conditions import read_condition
 from dataproc.catalogue.names import Ddc, long_form, new_name, read_ddc
 from dataproc.catalogue.reading import DeclaredOrder, read_order, rows_as_json
+from dataproc.catalogue.renditions import Renditions
 from dataproc.catalogue.state import State, dump_parts, load_parts
 from dataproc.catalogue.store import Store
 from dataproc.database import Database
@@ -59,8 +60,8 @@ class Dataset:
 class Datasets:
     """The data sets of all keys."""
 
-    def __init__(self, database: Database, store: Store) -> None:
-        self._database, self._store = database, store
+    def __init__(self, database: Database, store: Store, renditions: Renditions) -> None:
+        self._database, self._store, self._renditions = database, store, renditions
         self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     # -- made and deleted -------------------------------------------------------------------------------------------
@@ -91,11 +92,12 @@ class Datasets:
     async def delete(self, key: str, name: str) -> None:
         """Delete a data set of the key's own, with its versions and citations. Raises NotFound."""
         ddc = new_name(name, "dataset_name")
-        async with self._lock(key, ddc):
+        async with self.lock(key, ddc):
             row = await self._database.read(lambda connection: db.find_dataset(connection, key, ddc))
             if row is None or not await self._database.write(lambda connection: db.delete_dataset(connection, row.id)):
                 raise _unknown(ddc)
         await self._on_disk(lambda tables: self._store.sweep(row.folder, set(), 0))
+        await self._renditions.forget(row.id, set())
 
     async def listed(self, key: str) -> list[JsonObject]:
         """The dataset_info of every data set that the key may read, by name."""
@@ -216,7 +218,7 @@ class Datasets:
 
     async def _change(self, key: str, name: str, change: Callable[[Dataset, Tables], tuple[State, int]]) -> int:
         """Bring the newest version of a data set of the key's own from one state to the next."""
-        async with self._lock(key, name):
+        async with self.lock(key, name):
             for _ in range(ATTEMPTS):
                 row = await self._database.read(lambda connection: db.find_state(connection, key, name, None))
                 if row is None:
@@ -239,10 +241,13 @@ class Datasets:
     async def tidy(self, dataset: int, folder: str) -> None:
         """Delete parts that nothing names, and that nobody can be reading any more."""
         rows = await self._database.read(lambda connection: db.states_of(connection, dataset))
-        named = {f"{folder}/{part.file}" for row in rows for part in load_parts(row.parts)}
+        states = [State(folder, columns_.loaded(row.columns), load_parts(row.parts)) for row in rows]
+        named = set().union(*(state.keys for state in states))
         await self._on_disk(lambda tables: self._store.sweep(folder, named, KEPT))
+        await self._renditions.forget(dataset, {state.digest for state in states})
 
-    def _lock(self, key: str, name: str) -> asyncio.Lock:
+    def lock(self, key: str, name: str) -> asyncio.Lock:
+        """Held by who changes what a name names."""
         return self._locks.setdefault((key, name), asyncio.Lock())
 
     async def _on_disk(self, work: Callable[[Tables], T]) -> T:

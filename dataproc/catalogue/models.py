@@ -69,11 +69,12 @@ class Models:
         self._sql = {**columns, "tenant_id": models.c.key_id}
 
     async def find(
-        self, key: str, store: Json, conds: Json, offset: int, limit: int, order: Json, *where: str | int
-    ) -> list[Model]:
+        self, key: str, store: Json, conds: Json, offset: int, limit: int, order: Json, *where: str | int,
+        said: str = "conds",
+    ) -> list[Model]:  # fmt: skip
         """Models of a store that the key may read: its own, else one that is shared with it. Raises NotFound."""
         name = read_ddc(store, *where, "model_store_ddc").name
-        node = None if conds is None else read_condition(conds, _COLUMNS, *where, "conds")
+        node = None if conds is None else read_condition(conds, _COLUMNS, *where, said)
         condition = None if node is None else sql(node, self._sql)
         by = [self._sql[column].desc() if down else self._sql[column] for column, down in read_order(order, _COLUMNS)]
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv as arrow_csv
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
@@ -60,6 +62,13 @@ class Tables:
         schema = schema_of(state.columns)
         arrays = [pa.array([row[at] for row in rows], field.type) for at, field in enumerate(schema)]
         return self.write(state.folder, state.columns, [pa.Table.from_arrays(arrays, schema=schema)])
+
+    def write_csv(self, state: State, file: Path) -> None:
+        """All rows as CSV: UTF-8, a header line, nothing for null. Raises OSError."""
+        options = arrow_csv.WriteOptions(quoting_style="needed", quoting_header="needed")
+        with arrow_csv.CSVWriter(str(file), schema_of(state.columns), write_options=options) as writer:
+            for batch in self.batches(state):
+                writer.write(batch)
 
     def batches(self, state: State) -> Iterator[pa.RecordBatch]:
         """All rows, in the order in which they were put."""

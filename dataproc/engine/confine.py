@@ -13,7 +13,14 @@ from typing import Any
 from dataproc.engine import bounds, landlock, mounts, namespaces, seccomp
 from dataproc.engine import syscalls as sys_
 
-PLACES = {"session": mounts.SESSION, "application": mounts.APPLICATION, "work": mounts.WORK, "locks": mounts.LOCKS}
+PLACES = {
+    "session": mounts.SESSION,
+    "application": mounts.APPLICATION,
+    "work": mounts.WORK,
+    "locks": mounts.LOCKS,
+    **mounts.XDATA,
+}
+READ_ONLY = frozenset({"given"})  # what the server puts before a script: files that others may be reading too
 READ = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix", "/etc", "/opt", mounts.MODULE, "/proc")
 PRIVATE = ("/tmp", "/dev/shm")  # noqa: S108 - each worker's own
 
@@ -82,6 +89,8 @@ def confine(walls: Walls, places: Places, limits: bounds.Limits) -> list[str]:
 def rules(walls: Walls, places: Places) -> landlock.Rules:
     """What Landlock leaves to a worker."""
     prefixes = tuple({sys.prefix, sys.base_prefix})
-    write = tuple(places.paths.values()) + (PRIVATE if walls.namespaces else ())
+    write = tuple(path for name, path in places.paths.items() if name not in READ_ONLY)
+    write += PRIVATE if walls.namespaces else ()
+    read = tuple(path for name, path in places.paths.items() if name in READ_ONLY)
     # /dev whole: its few nodes are all there is behind namespaces, and without them each is as harmless as its mode.
-    return landlock.Rules(READ + prefixes + walls.read, write, ("/dev",), walls.network)
+    return landlock.Rules(READ + prefixes + walls.read + read, write, ("/dev",), walls.network)

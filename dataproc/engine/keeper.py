@@ -73,8 +73,8 @@ class Keeper:
         """Detached mounts of the server's folders, for a worker."""
         opened: list[int] = []
         try:
-            for path in message["paths"]:
-                opened.append(mounts.detach(path, read_only=False))
+            for path, read_only in message["paths"]:
+                opened.append(mounts.detach(path, read_only=read_only))
             frames.send(self.server, {"reply": message["reply"]}, opened)
         finally:
             for descriptor in opened:

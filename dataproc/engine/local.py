@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dataproc.engine.confine import PLACES, READ_ONLY
 from dataproc.engine.keeping import KeeperGoneError, KeeperProcess
 from dataproc.engine.launch import Demand, Ground, Profile
 from dataproc.engine.worker import Worker
@@ -222,6 +223,10 @@ class LocalEngine:
 
     # -- workers ------------------------------------------------------------------------------------------------
 
+    def place(self, name: str, path: Path) -> str:
+        """Where a worker sees a folder of that name."""
+        return PLACES[name] if self.ground.namespaces else str(path)
+
     async def spawn(self, demand: Demand, folders: Folders) -> Worker:
         """A worker that is ready. ExecCrashed where it does not come up, StorageUnavailable without its folders."""
         zygote = await self.zygote(demand.generation, network=demand.profile.network)
@@ -238,7 +243,8 @@ class LocalEngine:
             message = self.ground.worker(demand, paths)
             if self.ground.namespaces:
                 keeper = await self._kept()
-                trees = await keeper.ask({"op": "mounts", "paths": [str(paths[name]) for name in message["trees"]]})
+                shown = [[str(paths[name]), name in READ_ONLY] for name in message["trees"]]
+                trees = await keeper.ask({"op": "mounts", "paths": shown})
             zygote.spawn(worker, message, [other.fileno(), log_end, *trees])
         except OSError as error:
             worker.ended(9)

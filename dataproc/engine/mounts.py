@@ -14,6 +14,7 @@ from dataproc.engine import syscalls as sys_
 
 # Places of a worker, and of nothing else. All but /proc are write places.
 SESSION, APPLICATION, WORK, LOCKS, MODULE = "/session", "/application", "/work", "/locks", "/module"
+XDATA = {name: f"/xdata/{name}" for name in ("module-session", "runs", "given")}  # of script modules
 DEVICES = ("null", "zero", "full", "random", "urandom")
 DEVICE_LINKS = {
     "fd": "/proc/self/fd",
@@ -47,7 +48,7 @@ def enter_root(mounts: list[tuple[int, str, bool]], links: list[list[str]], text
     root = "/tmp"  # noqa: S108 - a place that exists everywhere; what is mounted on it is ours alone
     sys_.mount("", "/", "", sys_.MS_REC | sys_.MS_PRIVATE)
     sys_.mount("tmpfs", root, "tmpfs", sys_.MS_NOSUID | sys_.MS_NODEV, "mode=755,size=16m")
-    for place in (SESSION, APPLICATION, WORK, LOCKS, MODULE, "/tmp", "/proc", "/dev/shm", "/.old"):  # noqa: S108
+    for place in (SESSION, APPLICATION, WORK, LOCKS, MODULE, *XDATA.values(), "/tmp", "/proc", "/dev/shm", "/.old"):  # noqa: S108
         os.makedirs(root + place, exist_ok=True)
     for name, value in DEVICE_LINKS.items():
         os.symlink(f"/proc/self/fd{value}", f"{root}/dev/{name}")

@@ -25,7 +25,7 @@ AUTHOR_API = ("__init__.py", "module", "engine")  # all of the package that a wo
 
 ENVIRONMENT, BASE = "/opt/env", "/opt/python"
 # A worker's own places hide what the machine has there.
-OWN = ("/work", "/session", "/application", "/locks", "/module", "/tmp", "/dev", "/proc", "/opt")  # noqa: S108
+OWN = ("/work", "/session", "/application", "/locks", "/module", "/xdata", "/tmp", "/dev", "/proc", "/opt")  # noqa: S108
 
 
 @dataclass(frozen=True, slots=True)

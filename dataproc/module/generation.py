@@ -18,7 +18,7 @@ class Generation:
 
     module: str
     digest: str
-    kind: Literal["folder", "entry_point"]
+    kind: Literal["folder", "entry_point", "script"]
     location: str
     source: Path | None = field(default=None, compare=False)
     fork: bool = field(default=True, compare=False)

@@ -13,7 +13,7 @@ from dataproc.module.broken import ModuleBroken
 from dataproc.module.failure import Origin, clipped, message_of, traceback_of, type_name
 from dataproc.module.module import Module
 
-Kind = Literal["folder", "entry_point"]
+Kind = Literal["folder", "entry_point", "script"]
 REASON_LIMIT = 8 * 1024
 
 
@@ -21,10 +21,15 @@ def load(kind: Kind, location: str, name: str) -> Module:
     """The module at a place, imported, with every schema made.
 
     kind `folder`: `location` is a folder that holds `module.py`, or is or holds a package; it is put on `sys.path`, so
-    that files beside it can be imported. kind `entry_point`: `location` is `package.file:attribute`.
+    that files beside it can be imported. kind `entry_point`: `location` is `package.file:attribute`. kind `script`: the
+    folder of an xData script module, of which nothing is imported.
     name: the canonical name, for messages. ModuleBroken, with frames of the module alone, for whatever goes wrong.
     Meant for one module a process: loading another folder forgets the former's `module`.
     """
+    if kind == "script":
+        from dataproc.module.script import ScriptModule
+
+        return ScriptModule(name, Path(location))
     origin = Origin.of(location) if kind == "folder" else _entry_origin(location)
     try:
         found = _from_folder(Path(location), name) if kind == "folder" else _from_entry_point(location)

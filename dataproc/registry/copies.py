@@ -15,6 +15,7 @@ from typing import IO
 
 from dataproc.module import Generation, ModuleBroken
 from dataproc.module.load import find_source
+from dataproc.registry.definition import find_definition
 
 MAX_BYTES = 512 * 2**20
 MAX_FILES = 20_000
@@ -38,20 +39,24 @@ class Copies:
     def take(self, module: str, folder: Path) -> Generation:
         """The generation of what the folder holds now. ModuleBroken for no module; StillChanging; OSError."""
         before = signature(folder)
-        if find_source(folder, module) is None:
-            raise ModuleBroken("the folder holds neither module.py nor one package")
+        definition = find_definition(folder)
+        if definition is None and find_source(folder, module) is None:
+            raise ModuleBroken(
+                "the folder holds neither module.py, nor one package, nor src/definitions/definition.json"
+            )
         incoming = self.root / ".incoming" / uuid.uuid4().hex
         try:
             digest = _copy(folder, incoming)
             if signature(folder) != before:
                 raise StillChanging(module)
-            return Generation(module, digest, "folder", str(self._settle(incoming, module, digest)), source=folder)
+            place = str(self._settle(incoming, module, digest))
+            return Generation(module, digest, "script" if definition else "folder", place, source=folder)
         finally:
             discard(incoming)
 
     def drop(self, generation: Generation) -> None:
         """Delete a copy that nobody uses any more."""
-        if generation.kind == "folder":
+        if generation.kind != "entry_point":
             discard(Path(generation.location))
 
     def hold(self) -> IO[bytes]:

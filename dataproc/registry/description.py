@@ -33,6 +33,23 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Script:
+    """A method that is a command of an xData script module.
+
+    type: as its definition says. command: words; a program or file of the module first. environment: variables of the
+    service. links: names that the current directory shows, and the files of the module behind them. input, output:
+    the definitions by name.
+    """
+
+    type: str
+    command: tuple[str, ...]
+    environment: dict[str, str]
+    links: dict[str, str]
+    input: dict[str, dict[str, Any]]
+    output: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
 class MethodInfo:
     """One method as it is published.
 
@@ -54,9 +71,12 @@ class MethodInfo:
     output: tuple[str, ...]
     retries: int
     check: Check
+    script: Script | None = None
 
     def published(self) -> dict[str, Any]:
         """The method's part of `describe_module`."""
+        script = self.script
+        definitions = None if script is None else {"input": script.input, "output": script.output}
         return {
             "name": self.name,
             "description": self.description,
@@ -69,6 +89,7 @@ class MethodInfo:
             "network": self.limits.network,
             "input": list(self.input),
             "output": list(self.output),
+            **({} if script is None else {"type": script.type, "definitions": definitions}),
         }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -11,7 +12,8 @@ import structlog
 from dataproc.clock import Clock
 from dataproc.module import Generation, ModuleBroken
 from dataproc.registry.copies import Copies, Signature, StillChanging
-from dataproc.registry.description import read_description
+from dataproc.registry.definition import read_definition
+from dataproc.registry.description import Description, read_description
 from dataproc.registry.entry import ModuleEntry
 from dataproc.registry.environments import Environments
 from dataproc.registry.record import Fault, Record
@@ -79,7 +81,7 @@ class Updates:
     async def _put_in_force(self, record: Record, generation: Generation) -> Generation | None:
         try:
             generation = self._environments.equip(generation)
-            entry = ModuleEntry.of(generation, read_description(record.name, await self._describe(generation)))
+            entry = ModuleEntry.of(generation, await self._described(generation))
         except ModuleBroken as broken:
             self._broken(record, broken.reason)
             await self.retire(generation)
@@ -91,6 +93,12 @@ class Updates:
         before, record.entry, record.fault = record.entry, entry, None
         log.info("module.ready", module=record.name, version=entry.version, generation=generation.digest[:12])
         return before.generation if before is not None else None
+
+    async def _described(self, generation: Generation) -> Description:
+        """What the module offers. One of scripts says it in files, so nothing of it is run."""
+        if generation.kind == "script":
+            return await asyncio.to_thread(read_definition, generation.module, Path(generation.location))
+        return read_description(generation.module, await self._describe(generation))
 
     def _broken(self, record: Record, reason: str) -> None:
         if record.fault is None or record.fault.reason != reason:

@@ -21,6 +21,7 @@ from dataproc.storage.paths import opened_folder
 from dataproc.storage.trash import Trash
 from dataproc.types import GATEWAY_PREFIX, SESSION_ID
 
+RUNS = ".runs"  # among the modules' folders: trees of runs under way, counted and never uploaded
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _libc = ctypes.CDLL(None, use_errno=True)
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from dataproc.storage.folders import RUNS
 from dataproc.storage.paths import MAX_PATH, opened_beneath
 
 KEPT = ("files", "modules")  # the folders of a session that are in its index; lock files never leave the machine
@@ -120,7 +121,7 @@ def _scan_folder(folder: int, names: tuple[str, ...]) -> Iterator[Found]:
     with os.scandir(folder) as entries:
         for entry in entries:
             below = (*names, entry.name)
-            if len(os.fsencode("/".join(below))) > MAX_PATH:
+            if below == ("modules", RUNS) or len(os.fsencode("/".join(below))) > MAX_PATH:
                 continue
             with suppress(FileNotFoundError):  # this one alone has gone: what comes after it is still to be told
                 found = entry.stat(follow_symlinks=False)

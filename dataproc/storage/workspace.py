@@ -15,7 +15,7 @@ from dataproc.errors import SessionEnded
 from dataproc.storage.archive import Archive, Kind
 from dataproc.storage.backend import Backend
 from dataproc.storage.files import Condition, Entry, Files, Reading, Written
-from dataproc.storage.folders import Tree, session_place
+from dataproc.storage.folders import Folders, Tree, session_place
 from dataproc.storage.listing import Listing, Selection, list_folder
 from dataproc.storage.paths import RelPath, told
 from dataproc.storage.quotas import Observed, Quotas, Room
@@ -88,6 +88,11 @@ class Workspaces:
     async def settle(self) -> None:
         """Wait until all that was discarded is deleted."""
         await self._backend.settle()
+
+    @property
+    def folders(self) -> Folders:
+        """The local folders under the workspaces."""
+        return self._backend.folders
 
     def known(self, session_id: str) -> Tree | None:
         """The folders of a session that are surely there, without asking the disk."""
