@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import structlog
 
 from dataproc.errors import StorageUnavailable
-from dataproc.sessions import Reason, Sessions
+from dataproc.sessions import Due, Reason, Session, Sessions
 from dataproc.settings import Settings
 from dataproc.telemetry import Metrics
 from dataproc.types import SERVER, Actor
@@ -110,7 +110,7 @@ class Reaper:
         if task is None:
             task = asyncio.create_task(work(), name=f"end {session_id}")
             self._ends[session_id] = task
-            task.add_done_callback(lambda task: self._ended(session_id, task))
+            task.add_done_callback(lambda task: self._ended(task, session_id))
         return task
 
     async def _end(self, session_id: str, reason: Reason, by: Actor = SERVER) -> None:
@@ -126,18 +126,40 @@ class Reaper:
         self._metrics.session_ended(told)
         _log.info("session_ended", session_id=session_id, key=session.key, reason=told)
 
-    async def _scrap(self, session_id: str) -> None:
-        """Delete what was kept of an ended session; a crash between the steps leaves it to be done again."""
-        if await self._sessions.begin_scrap(session_id):
-            await self._workspaces.discard(session_id)
-            await self._sessions.finish_scrap(session_id)
-            _log.info("session_files_deleted", session_id=session_id)
+    def _begin_all(self, ids: list[str], work: Coroutine[Any, Any, None]) -> None:
+        """Do the work for all of them in one task, which whoever waits for one of them waits for."""
+        task = asyncio.create_task(work, name=f"end {len(ids)} sessions")
+        self._ends.update(dict.fromkeys(ids, task))
+        task.add_done_callback(lambda task: self._ended(task, *ids))
 
-    def _ended(self, session_id: str, task: asyncio.Task[None]) -> None:
-        del self._ends[session_id]
+    async def _end_all(self, due: list[Due]) -> None:
+        """End many, one by one and with few transactions: other callers get their turn between two of them."""
+        done: list[Session] = []
+        try:
+            for session in await self._sessions.begin_end_all(due):
+                await self._executor.quiesce(session.id, self._settings.close_wait)
+                if not self._sessions.grace(session):
+                    await self._workspaces.discard(session.id)
+                done.append(session)
+                self._sessions.tell_end(session)
+                self._metrics.session_ended(session.reason or "closed")
+                await asyncio.sleep(0)
+        finally:
+            await self._sessions.finish_end_all(done)
+
+    async def _scrap_all(self, ids: list[str]) -> None:
+        """Delete what was kept of ended sessions; a crash between the steps leaves it to be done again."""
+        for session_id in ids:
+            if await self._sessions.begin_scrap(session_id):
+                await self._workspaces.discard(session_id)
+                await self._sessions.finish_scrap(session_id)
+
+    def _ended(self, task: asyncio.Task[None], *ids: str) -> None:
+        for session_id in ids:
+            del self._ends[session_id]
         if not task.cancelled() and (error := task.exception()):
             self._trouble = True
-            _log.error("session_end_failed", session_id=session_id, exc_info=error)
+            _log.error("session_end_failed", session_id=ids[0], sessions=len(ids), exc_info=error)
 
     # ------------------------------------------------------------------------------------------ in the background
 
@@ -175,12 +197,16 @@ class Reaper:
             await self._sessions.wind()
             return True
         most = AT_ONCE + len(self._ends)
-        todo = [(each.id, partial(self._end, *each)) for each in await self._sessions.due(most)]
-        todo += [(each, partial(self._scrap, each)) for each in await self._sessions.late(most)]
-        fresh = [(session_id, work) for session_id, work in todo if session_id not in self._ends]
-        for session_id, work in fresh[:room]:
-            self._begin(session_id, work)
-        return len(fresh) >= room
+        due = [each for each in await self._sessions.due(most) if each.id not in self._ends][:room]
+        late = [each for each in await self._sessions.late(most) if each not in self._ends][: room - len(due)]
+        busy = [each for each in due if self._sessions.running(each.id)]
+        for each in busy:
+            self._begin(each.id, partial(self._end, *each))
+        if quiet := [each for each in due if each not in busy]:
+            self._begin_all([each.id for each in quiet], self._end_all(quiet))
+        if late:
+            self._begin_all(late, self._scrap_all(late))
+        return len(due) + len(late) >= room
 
     async def settle(self) -> None:
         """Wait for all ends that are under way now, failed ones too."""

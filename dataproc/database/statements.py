@@ -178,6 +178,24 @@ def finish_end(connection: Connection, session_id: str, kept_until: datetime | N
     connection.execute(_FINISH_END, {"wanted": session_id, "until": maybe_micros(kept_until)})
 
 
+def finish_end_all(connection: Connection, ended: Iterable[tuple[str, datetime | None]]) -> None:
+    """The same for many."""
+    connection.execute(_FINISH_END, [{"wanted": each, "until": maybe_micros(until)} for each, until in ended])
+
+
+def begin_end_all(connection: Connection, due: Iterable[Due], now: datetime, by: str) -> tuple[list[Session], set[str]]:
+    """Let many sessions take no calls any more, as far as the reasons still hold: those that close, and begun here."""
+    ids = {reason: [each.id for each in due if each.reason == reason] for reason in ("expired", "idle")}
+    begun: set[str] = set()
+    for reason, clock in (("expired", sessions.c.expires_at), ("idle", sessions.c.idle_expires_at)):
+        run_out = sessions.c.id.in_(ids[reason]), sessions.c.state == "open", clock <= micros(now)
+        ending = {"state": "closing", "reason": reason, "ended_at": clock, "ended_by": by}
+        if ids[reason]:
+            begun |= set(connection.scalars(update(sessions).where(*run_out).values(**ending).returning(sessions.c.id)))
+    closing = select(sessions).where(sessions.c.id.in_([each.id for each in due]), sessions.c.state == "closing")
+    return [session_of(row) for row in connection.execute(closing)], begun
+
+
 def find_kept(connection: Connection, now: datetime, limit: int) -> list[str]:
     """Ended sessions whose files need not be kept any more, and are still there."""
     late = select(sessions.c.id).where(sessions.c.kept_until.is_not(None), sessions.c.kept_until <= micros(now))

@@ -10,23 +10,16 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.exc import IntegrityError
 
-from dataproc.database import Database, statements
-from dataproc.database.counts import OpenCounts
-from dataproc.database.fresh import Answer, Fresh
+from dataproc.database import statements
+from dataproc.database.fresh import Answer
 from dataproc.database.listing import Page, Wanted, list_sessions
 from dataproc.database.lives import Extending, Restoring
 from dataproc.database.opening import Opening, check_names, lifetime, whole
-from dataproc.database.records import Reason as Reason
-from dataproc.database.records import Session as Session
-from dataproc.database.records import ended
+from dataproc.database.records import Session
 from dataproc.database.secret import new_uuid
-from dataproc.database.statements import Due as Due
 from dataproc.errors import InvalidParams, NotFound, Overloaded
-from dataproc.sessions.tokens import Tokens
-from dataproc.settings import Settings
+from dataproc.sessions.ending import Endings
 from dataproc.types import GATEWAY_PREFIX, SERVER, SESSION_ID, Actor, Principal
-
-CACHED = 4096  # sessions remembered at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,24 +36,13 @@ class Opened:
     created: bool = True
 
 
-class Sessions:
+class Sessions(Endings):
     """The sessions of this database, as one server sees them.
 
     A looked-up session is believed for at most `credential_cache` seconds; one that is ended here is over at once.
     Everything that asks the database may raise StorageUnavailable. `by` is who does it, for tombstones and the audit
     log. `tokens` are their tokens. While `draining`, no session is opened and no run begins.
     """
-
-    def __init__(self, database: Database, settings: Settings, node: str = "") -> None:
-        """node: the server's name; one-shot sessions end with its life."""
-        self._database = database
-        self._settings = settings
-        self._node = node
-        self._fresh: Fresh[str, Session] = Fresh(database.clock, settings.credential_cache, CACHED)
-        self._counts = OpenCounts(database)
-        self._use = database.use
-        self.tokens = Tokens(database)
-        self.draining = False
 
     # ------------------------------------------------------------------------------------------------- opening
 
@@ -272,109 +254,6 @@ class Sessions:
         if session.idle_timeout is None or session.idle_expires_at is None:
             return fixed, None
         return fixed, int(session.idle_timeout) if session.id in self._use else _seconds(session.idle_expires_at, now)
-
-    # -------------------------------------------------------------------------------------------------- in use
-
-    def enter(self, session_id: str) -> None:
-        """A run or a transfer begins. Raises SessionEnded where this server has begun to end the session."""
-        if session_id in self._database.gone:
-            raise ended("closing", self._database.now())
-        self._use.begin(session_id)
-
-    def leave(self, session_id: str) -> None:
-        """What `enter` told of has ended."""
-        self._use.finish(session_id)
-
-    def touch(self, session_id: str) -> None:
-        """The session is being used: its idle clock starts anew."""
-        self._use.touch(session_id)
-
-    def running(self, session_id: str) -> int:
-        """How many runs and transfers are under way here."""
-        return self._use.running(session_id)
-
-    async def wind(self) -> None:
-        """Write down which sessions were used; within a second of the use, and at the stop."""
-        await self._use.wind()
-
-    # --------------------------------------------------------------------------------------------------- ending
-
-    async def begin_end(self, session_id: str, reason: Reason, by: Actor = SERVER) -> Session | None:
-        """Let a session take no calls any more; how it stands, or None where there is nothing to end.
-
-        That is an unknown session, an ended one, and one whose clock was wound after it had been found due.
-        """
-        if reason == "idle" and session_id in self._use:
-            return None
-        gone, now = self._database.gone, self._database.now()
-        gone.add(session_id)
-        try:
-            ending = await self._database.write(
-                lambda connection: statements.begin_end(connection, session_id, reason, now, by.name)
-            )
-        except Exception:
-            gone.discard(session_id)
-            raise
-        if ending is None or ending.session.state == "open":
-            gone.discard(session_id)
-            return None
-        gone.taken(session_id)
-        self._fresh.drop(session_id)
-        session = ending.session
-        if ending.begun:
-            self._counts.ended(session.key)
-            if not session.one_shot:
-                self._database.audit.tell("session_ended", by, key=session.key, session=session_id, reason=reason)
-        return session if session.state == "closing" else None
-
-    def grace(self, session: Session) -> float:
-        """Seconds for which the files of a session are kept after its end; 0 where nobody could restore it."""
-        return 0 if session.one_shot or session.gateway else self._settings.grace_period
-
-    async def finish_end(self, session_id: str, grace: float = 0) -> None:
-        """A closing session becomes a tombstone; for `grace` seconds it can be restored, its files are kept so long."""
-        until = self._database.now() + timedelta(seconds=grace) if grace else None
-        await self._database.write(lambda connection: statements.finish_end(connection, session_id, until))
-        self._use.over(session_id)
-
-    async def late(self, limit: int) -> list[str]:
-        """Ended sessions whose files have been kept long enough."""
-        now = self._database.now()
-        return await self._database.read(lambda connection: statements.find_kept(connection, now, limit))
-
-    async def begin_scrap(self, session_id: str) -> bool:
-        """Give up such files: from now on nobody can restore the session. False where somebody just did."""
-        now = self._database.now()
-        return await self._database.write(lambda connection: statements.begin_scrap(connection, session_id, now))
-
-    async def finish_scrap(self, session_id: str) -> None:
-        """The files are gone."""
-        await self._database.write(lambda connection: statements.finish_scrap(connection, session_id))
-
-    async def end_one_shots(self) -> int:
-        """Begin to end what one-shot sessions an earlier life of this node left; for the start. Returns how many."""
-        now = self._database.now()
-        return await self._database.write(
-            lambda connection: statements.begin_end_of_one_shots(connection, self._node, now)
-        )
-
-    async def due(self, limit: int) -> list[Due]:
-        """Sessions that have to be seen to their end: closing ones, and those whose clocks ran out. Oldest first."""
-        await self.wind()
-        now = self._database.now()
-        found = await self._database.read(lambda connection: statements.find_due(connection, now, limit))
-        return [due for due in found if due.reason != "idle" or due.id not in self._use]
-
-    async def count(self) -> dict[str, int]:
-        """How many sessions are open, and how many closing."""
-        return await self._database.read(statements.count_states)
-
-    async def forget(self, limit: int) -> int:
-        """Delete tombstones, and audit lines, older than they are kept, at most `limit` each; how many of the more."""
-        before = self._database.now() - timedelta(seconds=self._settings.tombstone_retention)
-        forgotten = await self._database.write(lambda connection: statements.forget(connection, before, limit))
-        audit_before = self._database.now() - timedelta(seconds=self._settings.audit_retention)
-        return max(forgotten, await self._database.audit.forget(audit_before, limit))
 
 
 def _owns(principal: Principal, session: Session) -> bool:
