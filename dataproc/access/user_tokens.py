@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
 from dataproc.access.scopes import split
 from dataproc.database import Database
@@ -18,15 +18,29 @@ from dataproc.settings import Settings
 from dataproc.types import Principal
 
 FORGOTTEN = 100  # old records deleted when a new token is made
+COARSE = timedelta(seconds=1)  # a clock that was wound within it is not wound again
+
+
+# built once, as each call needs them
+_FIND = (
+    select(user_tokens, keys.c.grants, keys.c.expires_at, keys.c.revoked_at)
+    .join(keys, keys.c.id == user_tokens.c.key_id)
+    .where(user_tokens.c.digest == bindparam("proof"))
+)
+_OWNER = select(user_sessions.c.user_token_id).where(user_sessions.c.session_id == bindparam("wanted"))
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who sent a user token. key: the id of its key; what it may do is what the key's tokens may."""
+    """Who sent a user token. key: the id of its key; what it may do is what the key's tokens may.
+
+    until: its idle clock, as last written.
+    """
 
     token: str
     key: str
     grants: frozenset[str]
+    until: datetime = field(compare=False)
 
     def principal(self, session_id: str | None = None) -> Principal:
         """The caller, in one of the token's sessions."""
@@ -66,21 +80,26 @@ class UserTokens:
     async def authenticate(self, text: str) -> Holder:
         """Whose it is; its clock is wound. Raises Unauthorized: `data.reason` for one that was good once."""
         proof = digest(text)
-        found = await self._database.read(lambda connection: _find(connection, proof))
-        if found is None:
+        row = await self._database.read(lambda connection: _find(connection, proof))
+        if row is None:
             raise Unauthorized("unknown user token: log on first")
-        row, living = found
         now = self._database.now()
         if row.ended_at is not None:
             raise Unauthorized("this user token was logged off: log on again", reason="closed")
         expires_at = maybe_moment(row.expires_at)
         if row.revoked_at is not None or (expires_at is not None and expires_at <= now):
             raise Unauthorized("the key of this user token is not good any more", reason="revoked")
-        if moment(row.idle_expires_at) <= now and not any(self._lives(session, now) for session in living):
+        until = moment(row.idle_expires_at)
+        if until <= now and not await self._in_use(row.id, now):
             raise Unauthorized("this user token expired: log on again", reason="expired")
-        holder = Holder(row.id, row.key_id, split(row.grants))
+        holder = Holder(row.id, row.key_id, split(row.grants), until)
         await self.wind(holder)
         return holder
+
+    async def _in_use(self, token: str, now: datetime) -> bool:
+        """Whether a session of it lives: its clock is wound by other doors, too."""
+        living = await self._database.read(lambda connection: _open_sessions(connection, token))
+        return any(self._lives(session, now) for session in living)
 
     def _lives(self, session: Session, now: datetime) -> bool:
         if over(session, now) is not None:
@@ -90,7 +109,10 @@ class UserTokens:
 
     async def wind(self, holder: Holder) -> None:
         """The token, or a session of it, is used: its idle clock starts anew."""
-        later = micros(self._database.now() + self.timeout)
+        until = self._database.now() + self.timeout
+        if until - holder.until < COARSE:
+            return
+        later = micros(until)
         living = user_tokens.c.id == holder.token, user_tokens.c.idle_expires_at < later
         await self._database.write(
             lambda connection: connection.execute(update(user_tokens).where(*living).values(idle_expires_at=later))
@@ -109,8 +131,8 @@ class UserTokens:
 
     async def require(self, holder: Holder, session_id: str) -> None:
         """Raises NotFound unless the session is one of the token's."""
-        asked = select(user_sessions.c.user_token_id).where(user_sessions.c.session_id == session_id)
-        if await self._database.read(lambda connection: connection.scalar(asked)) != holder.token:
+        owner = await self._database.read(lambda connection: connection.scalar(_OWNER, {"wanted": session_id}))
+        if owner != holder.token:
             raise NotFound("there is no such session of this user token")
 
     async def sessions(self, holder: Holder) -> list[str]:
@@ -124,14 +146,8 @@ class UserTokens:
         await self._database.write(lambda connection: connection.execute(ended.values(ended_at=now)))
 
 
-def _find(connection: Connection, proof: bytes) -> tuple[Row[Any], list[Session]] | None:
-    asked = (
-        select(user_tokens, keys.c.grants, keys.c.expires_at, keys.c.revoked_at)
-        .join(keys, keys.c.id == user_tokens.c.key_id)
-        .where(user_tokens.c.digest == proof)
-    )
-    row = connection.execute(asked).one_or_none()
-    return None if row is None else (row, _open_sessions(connection, row.id))
+def _find(connection: Connection, proof: bytes) -> Row[Any] | None:
+    return connection.execute(_FIND, {"proof": proof}).one_or_none()
 
 
 def _open_sessions(connection: Connection, token: str) -> list[Session]:

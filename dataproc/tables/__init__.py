@@ -1,8 +1,8 @@
 """Kept tables: the rows of a view in a file that is paged, sorted and filtered without reading it whole.
 
-Columns are dictionary-encoded: each distinct value stands once, as JSON, in sort order, and a row holds its place there.
-So a sort is one of small integers, a filter looks at distinct values alone, and a page is put together from bytes.
-Numbers come before text, text before arrays and objects, and null comes last. Needs numpy, and nothing else of this house.
+Columns are dictionary-encoded: each distinct value stands once, as JSON, in sort order, and a row holds its place
+there. So a sort is one of small integers, a filter looks at distinct values alone, and a page is put together from
+bytes. Numbers come before text, text before arrays and objects, and null comes last. Needs numpy alone.
 """
 
 from dataproc.tables.build import Builder as Builder

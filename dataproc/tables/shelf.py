@@ -18,13 +18,18 @@ from dataproc.tables.table import Rows, Table
 
 MOST_TABLES = 16  # of a session; the one used longest ago goes first
 MOST_SELECTIONS = 32
+MOST_BYTES = 20 * 2**30
 
 
 class Shelf:
-    """A folder of our own: no worker sees it. Blocking; for a thread."""
+    """A folder of our own: no worker sees it. Blocking; for a thread.
 
-    def __init__(self, folder: Path) -> None:
+    most_bytes: what all files in it may take; tables that were used longest ago go to make room.
+    """
+
+    def __init__(self, folder: Path, most_bytes: int = MOST_BYTES) -> None:
         self._folder = folder
+        self._most_bytes = most_bytes
 
     def open(self, name: str) -> Table | None:
         """The kept table of that name."""
@@ -57,10 +62,23 @@ class Shelf:
         part.replace(self._folder / f"{name}.table")
         for old in self._folder.glob(f"{name}.*.rows"):
             old.unlink(missing_ok=True)
-        for old in self._oldest("*.table", MOST_TABLES):
+        self._make_room(name)
+        return table
+
+    def _make_room(self, name: str) -> None:
+        """Let the tables go that are too many, but not the one of that name."""
+        tables = [path for path in self._oldest("*.table", 0) if path.stem != name]
+        while tables and (len(tables) >= MOST_TABLES or self._bytes() > self._most_bytes):
+            old = tables.pop(0)
             for each in (old, *self._folder.glob(f"{old.stem}.*.rows")):
                 each.unlink(missing_ok=True)
-        return table
+
+    def _bytes(self) -> int:
+        total = 0
+        for path in self._folder.iterdir():
+            with suppress(FileNotFoundError):
+                total += path.stat().st_size
+        return total
 
     def selection(
         self, name: str, table: Table, conditions: tuple[Condition, ...], orders: tuple[Order, ...]

@@ -152,6 +152,17 @@ def test_tables_and_orders_are_bounded(tmp_path: Path) -> None:
     assert shelf.open("t0") is None
 
 
+def test_tables_make_room_for_each_other(tmp_path: Path) -> None:
+    """Beyond the bytes that a session may take, those that were used longest ago go; the newest stays."""
+    shelf = Shelf(tmp_path / "views", most_bytes=20_000)
+    for number in range(6):
+        builder = Builder()
+        builder.add({"a": f"{number} {row}"} for row in range(500))
+        shelf.keep(f"t{number}", lambda part, builder=builder: builder.write(part, {}))  # type: ignore[misc]
+    left = sorted(path.stem for path in (tmp_path / "views").glob("*.table"))
+    assert left == ["t4", "t5"]
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "[", "{}", "1", "[1]", "[[]]", '["a"]', '[{"a":1}', '[{"a":NaN}]', '[{"a":1e999}]', '[{"a":Infinity}]', "[{]",

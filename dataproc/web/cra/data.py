@@ -81,13 +81,13 @@ def _kinds(schema: Any) -> set[str]:
 
 async def page(kept: Kept, asked: Asked, query: DataQuery, session: str) -> Response:
     """The reply: at once, or for many rows as a stream, which needs the session no more. Raises InvalidParams."""
-    head, rows, count = await asyncio.to_thread(_page, kept, asked, query, session)
-    if count > BLOCK:
-        return StreamingResponse(_stream(head, rows), media_type="application/json")
-    return Response(await asyncio.to_thread(lambda: b"".join(_stream(head, rows))), media_type="application/json")
+    reply = await asyncio.to_thread(_page, kept, asked, query, session)
+    if isinstance(reply, bytes):
+        return Response(reply, media_type="application/json")
+    return StreamingResponse(reply, media_type="application/json")
 
 
-def _page(kept: Kept, asked: Asked, query: DataQuery, session: str) -> tuple[bytes, Iterator[bytes], int]:
+def _page(kept: Kept, asked: Asked, query: DataQuery, session: str) -> bytes | Iterator[bytes]:
     table = kept.table
     chosen = kept.shelf.selection(
         kept.name, table, conditions(asked.filter, table.columns), orders(query.sort, table.columns)
@@ -105,7 +105,8 @@ def _page(kept: Kept, asked: Asked, query: DataQuery, session: str) -> tuple[byt
         "session": session,
         **({"messages": messages} if messages else {}),
     }
-    return json.dumps(told).encode(), table.page(chosen, begin, end), end - begin
+    reply = _stream(json.dumps(told).encode(), table.page(chosen, begin, end))
+    return b"".join(reply) if end - begin <= BLOCK else reply
 
 
 def _stream(head: bytes, rows: Iterator[bytes]) -> Iterator[bytes]:

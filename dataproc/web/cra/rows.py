@@ -73,7 +73,8 @@ class KeptRows:
         turn = self._turns.setdefault((principal.session, name), asyncio.Lock())
         workspace = self._system.workspaces.of(principal.session)
         async with turn:
-            shelf = await _shelf(workspace)
+            async with workspace.checkout() as tree:
+                shelf = Shelf(tree.files.parent / FOLDER, self._system.settings.session_bytes)
             try:
                 table = None if refresh else await asyncio.to_thread(shelf.open, name)
                 if table is None:
@@ -116,11 +117,6 @@ class KeptRows:
         except NotATableError as error:
             told = f"{view.method.name} returned no table: {error}; a view returns a list of objects, or a data frame"
             raise ExecFailed(told, type="NotATable", message=str(error)) from None
-
-
-async def _shelf(workspace: Workspace) -> Shelf:
-    async with workspace.checkout() as tree:
-        return Shelf(tree.files.parent / FOLDER)
 
 
 def _from_rows(shelf: Shelf, name: str, rows: Iterable[Json], head: dict[str, Any]) -> Table:
