@@ -6,6 +6,8 @@ parts, so whoever reads an older state goes on reading it.
 
 from __future__ import annotations
 
+import csv
+import io
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -65,10 +67,15 @@ class Tables:
 
     def write_csv(self, state: State, file: Path) -> None:
         """All rows as CSV: UTF-8, a header line, nothing for null. Raises OSError."""
-        options = arrow_csv.WriteOptions(quoting_style="needed", quoting_header="needed")
-        with arrow_csv.CSVWriter(str(file), schema_of(state.columns), write_options=options) as writer:
-            for batch in self.batches(state):
-                writer.write(batch)
+        schema = schema_of(state.columns)
+        options = arrow_csv.WriteOptions(include_header=False, quoting_style="needed")
+        with file.open("xb") as sink:
+            text = io.TextIOWrapper(sink, encoding="utf-8", newline="")
+            csv.writer(text, lineterminator="\n").writerow(schema.names)  # Arrow would quote every name
+            text.detach()
+            with arrow_csv.CSVWriter(sink, schema, write_options=options) as writer:
+                for batch in self.batches(state):
+                    writer.write(batch)
 
     def batches(self, state: State) -> Iterator[pa.RecordBatch]:
         """All rows, in the order in which they were put."""
