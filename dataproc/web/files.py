@@ -223,7 +223,9 @@ def _file_answer(request: Request, workspace: Workspace, path: RelPath, reading:
     if not_modified(request.headers, entry):
         return Response(status_code=304, headers=_about(entry))
     if (elsewhere := _by_the_proxy(request, workspace, path, reading)) is not None:
-        return Response(headers={**_about(entry), "X-Accel-Redirect": elsewhere})
+        told = {**_about(entry), "X-Accel-Redirect": elsewhere}
+        del told["Accept-Ranges"]  # the proxy says so itself
+        return Response(headers=told)
     try:
         return FileStream(reading, byte_range(request.headers, entry), _about(entry))
     except RangeNotSatisfiable as error:
