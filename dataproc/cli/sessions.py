@@ -82,8 +82,7 @@ def get_(session: Id = None, of_all: All = False, output: Output = Format.TABLE)
     if output is Format.JSON:
         as_json(shown)
     else:
-        limits = " ".join(f"{name}={value}" for name, value in shown["limits"].items())
-        members({**shown, "labels": _pairs(shown["labels"]), "limits": limits})
+        members({**shown, **{name: _pairs(shown[name]) for name in ("labels", "limits", "usage")}})
 
 
 @app.command()
@@ -191,5 +190,5 @@ def _map(given: list[str] | None) -> dict[str, str]:
     return found
 
 
-def _pairs(labels: dict[str, str]) -> str:
-    return " ".join(f"{name}={value}" for name, value in labels.items())
+def _pairs(values: dict[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in values.items())

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, select
 
+from dataproc.database.statements import postpone_idleness
 from dataproc.database.tables import sessions
 from dataproc.errors import NotFound, SessionEnded, StorageUnavailable
 from dataproc.reaper import AT_ONCE, Reaper
@@ -17,6 +18,7 @@ from dataproc.runs import Run, RunStatus
 from dataproc.sessions import Sessions
 from dataproc.storage import Workspaces, open_workspaces
 from dataproc.telemetry import Metrics
+from dataproc.types import first_id_of
 from tests.houses import House, open_house
 
 DEADLINE = 20.0
@@ -208,6 +210,80 @@ async def test_an_end_that_failed_is_tried_again(world: World) -> None:
     assert not files.exists()
 
 
+async def test_kept_files_go_after_a_crash_too(world: World, tmp_path: Path) -> None:
+    """A server that was stopped between giving the files up and deleting them: the next one deletes them."""
+    async with open_house(tmp_path, world.house.clock, grace_period=50) as house:
+        first = World(house, tmp_path / "storage")
+        kept, files = await first.session("b")
+        await first.reaper.end(kept, "closed")
+        assert files.exists()
+        await first.reaper.look()
+        await first.reaper.settle()
+        assert files.exists()
+        world.house.clock.advance(50)
+        assert await house.sessions.begin_scrap(kept)
+    later = World(world.house, tmp_path / "storage")
+    await later.reaper.look()
+    await later.reaper.settle()
+    assert not files.exists()
+    assert await world.house.sessions.late(10) == []
+
+
+async def test_one_that_is_busy_holds_up_no_other(world: World) -> None:
+    """Of many that are due at once, those without runs end while one waits for its run."""
+    ids = [(await world.session(f"key-{number}", expires_in=10))[0] for number in range(5)]
+    world.runs.begin(ids[0])
+    world.house.clock.advance(10)
+    await world.reaper.look()
+
+    async def others_ended() -> bool:
+        return [await world.state(each) for each in ids] == ["closing", *["ended"] * 4]
+
+    await world.until(others_ended)
+    world.runs.finish(ids[0])
+    await world.reaper.settle()
+    assert await world.state(ids[0]) == "ended"
+
+
+async def test_one_that_fails_holds_up_no_other_for_long(world: World) -> None:
+    """What a batch had done when it failed is done; the next look takes up the rest."""
+    ids = [(await world.session(f"key-{number}", expires_in=10))[0] for number in range(4)]
+    discard, broken = world.workspaces.discard, {ids[2]}
+
+    class Flaky:
+        async def discard(self, session_id: str) -> None:
+            if session_id in broken:
+                raise StorageUnavailable("no")
+            await discard(session_id)
+
+    reaper = Reaper(world.house.sessions, world.house.runs, world.runs, Flaky(), world.house.settings, Metrics())
+    world.house.clock.advance(10)
+    await reaper.look()
+    await reaper.settle()
+    states = [await world.state(each) for each in ids]
+    assert states[2] == "closing"
+    broken.clear()
+    await reaper.look()
+    await reaper.settle()
+    assert [await world.state(each) for each in ids] == ["ended"] * 4
+
+
+async def test_a_session_wound_meanwhile_is_spared(world: World) -> None:
+    """It was found due, and used before its end began: it goes on taking calls."""
+    session_id, files = await world.session(idle_timeout=10)
+    world.house.clock.advance(10)
+    due = await world.house.sessions.due(10)
+    assert [each.id for each in due] == [session_id]
+    await world.house.database.write(
+        lambda connection: postpone_idleness(connection, [session_id], world.house.database.now())
+    )
+    assert await world.house.sessions.begin_end_all(due) == []
+    world.runs.begin(session_id)
+    world.runs.finish(session_id)
+    assert await world.state(session_id) == "open"
+    assert files.exists()
+
+
 async def test_thousands_at_once_do_not_block_the_loop(world: World) -> None:
     """They end in bounded batches, and the loop goes on turning between them."""
     principal, _ = await world.house.opened(expires_in=10)
@@ -243,13 +319,14 @@ async def test_old_records_go(world: World) -> None:
     session_id, _ = await world.session()
     await world.reaper.end(session_id, "closed")
     clock = world.house.clock
-    done = Run("run-1", "k", session_id, "m", "f", clock.now(), status=RunStatus.COMPLETED, ended_at=clock.now())
+    run_id = first_id_of(clock.now())
+    done = Run(run_id, "k", session_id, "m", "f", clock.now(), status=RunStatus.COMPLETED, ended_at=clock.now())
     await world.house.runs.record(done)
     clock.advance(31 * 86400)
     await world.reaper.forget()
     assert await world.house.database.read(_states) == {}
-    assert (await world.house.runs.get("run-1")).id == "run-1"
+    assert (await world.house.runs.get(run_id)).id == run_id
     clock.advance(60 * 86400)
     await world.reaper.forget()
     with pytest.raises(NotFound):
-        await world.house.runs.get("run-1")
+        await world.house.runs.get(run_id)

@@ -323,3 +323,14 @@ async def test_a_gateway_s_session(world: World) -> None:
         by_id = await call(gateway, "session.get_session", {"session_id": "their-session-1"})
         assert by_id["result"]["id"] == "their-session-1"
         assert await code_of(gateway, "session.issue_token") == -32002
+
+
+async def test_what_a_session_takes_is_shown(world: World, client: httpx.AsyncClient) -> None:
+    """Bytes and files now, beside what it may take."""
+    opened = await open_session(client)
+    async with world.client(with_token(opened["access_token"])) as inside:
+        await inside.put("/api/v1/dataproc/files/a.txt", content=b"12345")
+        view = (await call(inside, "session.get_session"))["result"]
+    assert view["usage"]["bytes"] >= 5
+    assert view["usage"]["files"] >= 1
+    assert view["limits"]["bytes"] == world.settings.session_bytes
