@@ -135,17 +135,24 @@ class Reaper:
     async def _end_all(self, due: list[Due]) -> None:
         """End many, one by one and with few transactions: other callers get their turn between two of them."""
         done: list[Session] = []
+        trouble: Exception | None = None
         try:
             for session in await self._sessions.begin_end_all(due):
-                await self._executor.quiesce(session.id, self._settings.close_wait)
-                if not self._sessions.grace(session):
-                    await self._workspaces.discard(session.id)
+                await asyncio.sleep(0)
+                try:
+                    await self._executor.quiesce(session.id, self._settings.close_wait)
+                    if not self._sessions.grace(session):
+                        await self._workspaces.discard(session.id)
+                except Exception as error:  # of this one; it is closing, and the next look takes it up
+                    trouble = error
+                    continue
                 done.append(session)
                 self._sessions.tell_end(session)
                 self._metrics.session_ended(session.reason or "closed")
-                await asyncio.sleep(0)
         finally:
             await self._sessions.finish_end_all(done)
+        if trouble is not None:
+            raise trouble
 
     async def _scrap_all(self, ids: list[str]) -> None:
         """Delete what was kept of ended sessions; a crash between the steps leaves it to be done again."""
