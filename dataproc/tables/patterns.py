@@ -7,6 +7,7 @@ null by the empty pattern.
 from __future__ import annotations
 
 import json
+import re
 from bisect import bisect_left, bisect_right
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from dataproc.tables.table import Column
 
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 SAMPLE = 2**16  # bytes looked at to tell rare ones
 
 
@@ -49,12 +51,12 @@ def _exact(column: Column, pattern: str, found: npt.NDArray[np.bool_]) -> None:
 
 
 def _number(text: str) -> float | None:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return None
+    if not _NUMBER.fullmatch(text):
+        return None
+    try:
+        return int(text)
+    except ValueError:  # a fraction, or too many digits
+        return float(text)
 
 
 def _equal(column: Column, begin: int, end: int, value: Any) -> slice:
@@ -76,7 +78,7 @@ def _search(
     text, in whose JSON parts are sought as JSON, too.
     """
     begin, end = places
-    if begin >= end:
+    if begin >= end or (not quote and "\n" in "".join(parts)):  # each value is a line
         return
     lines = b"\n" + column.lines(begin, end)
     starts = column.starts[begin : end + 1] - column.starts[begin] + np.uint64(1)

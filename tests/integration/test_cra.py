@@ -453,6 +453,26 @@ async def test_closing_has_to_be_said(user: User) -> None:
     session = await user.kept()
     assert (await user.send(headers={"session": session})).status_code == 400
     assert (await user.send("/KeepAlive", session=session)).json()["rc"] == 0
+    assert (await user.send(method="DELETE", headers={"session": session})).status_code == 200
+    assert (await user.send("/keepalive", session=session)).status_code == 404
+
+
+async def test_closing_by_a_form(house: House, user: User) -> None:
+    """As the older calls, with the token in the form."""
+    session = await user.kept()
+    form = {"userToken": user.token, "close": "true"}
+    answer = await house.client.post(f"{BASE}/DATAPROC", data=form, headers={"session": session})
+    assert answer.status_code == 200
+    assert (await user.send("/keepalive", session=session)).status_code == 404
+
+
+async def test_empty_parameters_are_none(user: User) -> None:
+    """A client may send every parameter it knows, most of them empty."""
+    answer = await user.send(
+        f"{FRUIT}/data", headers={"session": ""}, startRow="", numRows="", sort="", refresh="", close=""
+    )
+    assert (answer.status_code, answer.json()["numRows"]) == (200, 4)
+    assert answer.headers["cache-control"] == "no-store"
 
 
 @pytest.mark.parametrize("path", ["/Logoff", "/DATAPROC/logoff"])

@@ -105,7 +105,7 @@ def test_patterns_on_text(tmp_path: Path, values: list[str | None], pattern: str
     ("pattern", "matched"),
     [("1", [1, 1.0]), ("1.0", [1, 1.0]), ("1*", [1, 1.0, 12]), ("*2*", [12, -2.5]), ("-2.5", [-2.5]), ("true", [True]),
      ("TRUE", [True]), ("t*", [True]), ("one", ["one"]), ("[1]", [[1]]), ("[*", [[1]]), ("", [None]),
-     ("1e0", [1, 1.0])],
+     ("1e0", [1, 1.0]), ("nan", []), ("1\n12", []), ("1_2", []), ("*\n*", []), ("9" * 5000, [])],
 )  # fmt: skip
 def test_patterns_on_other_values(tmp_path: Path, pattern: str, matched: list[Any]) -> None:
     """Numbers by value, or with a wildcard by their digits; true and false by name; null by nothing."""

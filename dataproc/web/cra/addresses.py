@@ -55,6 +55,8 @@ def _query(scope: Scope) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for name, value in given:
         known = _NAMES.get(name.lower())
+        if known is not None and not value:
+            continue
         if known is None and not value and "sort" in said and _SORT.fullmatch(name):
             said["sort"].append(name)  # `sort=A.D&B.A`, not encoded
         elif known is None:
@@ -63,9 +65,9 @@ def _query(scope: Scope) -> list[tuple[str, str]]:
             said.setdefault(known, []).append(value)
     for raw, content in scope["headers"]:
         known = _NAMES.get(raw.decode("latin-1").lower())
-        if known == "session":
+        if known == "session" and content:
             said[known] = [content.decode("latin-1")]
-        elif known is not None and known not in {_NAMES.get(name.lower()) for name, _ in given}:
+        elif known is not None and content and known not in {_NAMES.get(name.lower()) for name, _ in given}:
             said.setdefault(known, []).append(content.decode("latin-1"))
     return [
         (name, "&".join(values) if name in ("sort", "filter") else values[-1]) for name, values in said.items()

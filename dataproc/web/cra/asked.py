@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, cast
+from typing import Annotated, TypeVar, cast
 from urllib.parse import parse_qsl
 
 from fastapi import Depends, Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dataproc.access.user_tokens import Holder
 from dataproc.errors import InvalidParams, Unauthorized
@@ -15,6 +15,7 @@ from dataproc.web.asgi import DisconnectedError, read_body
 from dataproc.web.cra.facade import Facade
 
 LARGEST_FORM = 64 * 1024
+Query = TypeVar("Query", bound=BaseModel)
 
 
 class SessionQuery(BaseModel):
@@ -45,11 +46,6 @@ class DataQuery(SessionQuery):
     system: str = Field("*", description="Passed to a method that declares it.")
     scope: str = Field("*", description="Passed to a method that declares it.")
     period: str | None = Field(None, description="Passed to a method that declares it.")
-
-    @field_validator("refresh", mode="before")
-    @classmethod
-    def _empty(cls, value: Any) -> Any:
-        return False if value == "" else value
 
 
 class ViewQuery(DataQuery):
@@ -99,10 +95,10 @@ async def by_form(request: Request, facade: Facade) -> tuple[Holder, dict[str, s
     return await facade.holder(request.scope, text), fields
 
 
-def view_query(request: Request, fields: dict[str, str]) -> ViewQuery:
+def read_query(kind: type[Query], request: Request, fields: dict[str, str]) -> Query:
     """The parameters of an older call, in its address or its form. Raises InvalidParams."""
     try:
-        return ViewQuery.model_validate({**fields, **request.query_params})
+        return kind.model_validate({**fields, **request.query_params})
     except ValidationError as error:
         faults = [f"{each['loc'][-1]}: {each['msg']}" for each in error.errors()]
         raise InvalidParams("; ".join(faults[:5])) from None

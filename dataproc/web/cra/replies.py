@@ -44,7 +44,9 @@ class FacadeRoute(APIRoute):
 
         async def handled(request: Request) -> Response:
             try:
-                return await handle(request)
+                response = await handle(request)
+                response.headers.setdefault("Cache-Control", "no-store")
+                return response
             except RequestValidationError as error:
                 faults = [f"{each['loc'][-1]}: {each['msg']}" for each in error.errors()]
                 return refused(InvalidParams("; ".join(faults[:5])))

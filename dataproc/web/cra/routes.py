@@ -22,7 +22,7 @@ from dataproc.web.cra.asked import (
     by_form,
     form_of,
     further,
-    view_query,
+    read_query,
 )
 from dataproc.web.cra.columns import ColumnDefinition, declared, definitions
 from dataproc.web.cra.data import Page, asked_view, page
@@ -124,7 +124,7 @@ _LOGON_BODY = {
 
 
 @router.post(_ONE + "/Logon", summary="Log on with an API key and its secret", openapi_extra=_LOGON_BODY)
-async def log_on(request: Request, response: Response, facade: InFacade, service: This) -> LoggedOn:
+async def log_on(request: Request, facade: InFacade, service: This) -> LoggedOn:
     """A user token for `username`, the API key, and `password`, its secret."""
     _is_this(facade, service)
     fields = await form_of(request)
@@ -132,7 +132,6 @@ async def log_on(request: Request, response: Response, facade: InFacade, service
         raise Unauthorized("client certificates are not offered here: send username and password")
     if "username" not in fields or "password" not in fields:
         raise Unauthorized("send username, the API key, and password, its secret")
-    response.headers["Cache-Control"] = "no-store"
     return LoggedOn(userToken=await facade.log_on(request.scope, fields["username"], fields["password"]))
 
 
@@ -157,13 +156,32 @@ async def keep_alive(
 
 
 @router.get(_ONE, summary="Close a session, or without one all of the user token")
-@router.post(_ONE, summary="Close", include_in_schema=False)
-@router.delete(_ONE, summary="Close", include_in_schema=False)
 async def close(
     request: Request, facade: InFacade, service: This, holder: HeldBy, query: Annotated[CloseQuery, Query()]
 ) -> Done:
     """With `close=true`."""
     _is_this(facade, service)
+    return await _close(request, facade, holder, query)
+
+
+@router.post(_ONE, summary="The same, with the user token also in a form")
+async def close_by_form(request: Request, facade: InFacade, service: This) -> Done:
+    """With `close=true`, in the address or the form."""
+    _is_this(facade, service)
+    holder, fields = await by_form(request, facade)
+    return await _close(request, facade, holder, read_query(CloseQuery, request, fields))
+
+
+@router.delete(_ONE, summary="The same; `close` need not be said")
+async def delete(
+    request: Request, facade: InFacade, service: This, holder: HeldBy, query: Annotated[SessionQuery, Query()]
+) -> Done:
+    """Closes a session, or without one all of the user token."""
+    _is_this(facade, service)
+    return await _close(request, facade, holder, CloseQuery(session=query.session, close=True))
+
+
+async def _close(request: Request, facade: Facade, holder: Holder, query: CloseQuery) -> Done:
     if not query.close:
         raise InvalidParams.field("close", "send close=true; nothing else is done at this address")
     if query.session is None:
@@ -239,7 +257,7 @@ async def older(request: Request, facade: InFacade, service: This) -> Response:
     """As `data`, with the same parameters, in the address or the form."""
     _is_this(facade, service)
     holder, fields = await by_form(request, facade)
-    query = view_query(request, fields)
+    query = read_query(ViewQuery, request, fields)
     more = further(request, ViewQuery, fields)
     return await _data(request, facade, holder, query.product, query.view, query, more)
 
