@@ -52,7 +52,15 @@ def create_app(system: System) -> FastAPI:
             await forwarding.close()
 
     forwarding = None if settings.local_storage else Forwarding(system)
-    app = Application(endpoints, forwarding, title="dataproc", version=VERSION, lifespan=lifespan, redoc_url=None)
+    app = Application(
+        endpoints,
+        forwarding,
+        settings.cra_service,
+        title="dataproc",
+        version=VERSION,
+        lifespan=lifespan,
+        redoc_url=None,
+    )
     app.state.system = system
     app.state.cra = cra.Facade(system, background)
     refusals.install(app)
@@ -70,10 +78,14 @@ def create_app(system: System) -> FastAPI:
 class Application(FastAPI):
     """FastAPI with the JSON-RPC endpoints in front of its middleware, and every other reply named."""
 
-    def __init__(self, endpoints: Mapping[str, ASGIApp], forwarding: Forwarding | None, **options: Any) -> None:
+    def __init__(
+        self, endpoints: Mapping[str, ASGIApp], forwarding: Forwarding | None, service: str, **options: Any
+    ) -> None:
+        """service: the name of this server in addresses of the REST facade."""
         super().__init__(**options)
         self.endpoints = endpoints
         self.forwarding = forwarding
+        self.service = service
 
     def openapi(self) -> dict[str, Any]:
         """The document of the ordinary routes."""
@@ -83,13 +95,15 @@ class Application(FastAPI):
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
             return
-        if self.forwarding is not None and await self.forwarding(scope, receive, send):
-            return
+        if self.forwarding is not None:
+            scope = cra.canonical(scope, self.service)
+            if await self.forwarding(scope, receive, send):
+                return
         endpoint = self.endpoints.get(scope["path"])
         if endpoint is not None:
             await endpoint(scope, receive, send)
             return
-        scope = cra.canonical(scope, self.state.system.settings.cra_service)
+        scope = cra.canonical(scope, self.service)
         request_id = request_id_of(dict(scope["headers"]).get(b"x-request-id"))
         scope[REQUEST_ID_OF_REPLY] = request_id
 

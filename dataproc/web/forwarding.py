@@ -11,13 +11,14 @@ import hmac
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qs
 
 import structlog
 from starlette.types import Message, Receive, Scope, Send
 
 from dataproc import jsonrpc
 from dataproc.errors import DataprocError, Interrupted, StorageUnavailable
-from dataproc.types import Elsewhere
+from dataproc.types import SESSION_ID, Elsewhere
 from dataproc.web.asgi import RawHeaders, refusal_headers, request_id_of, respond, status_of
 from dataproc.web.auth import authenticate, peer_of
 
@@ -31,7 +32,8 @@ PEER: Final = b"dataproc-peer"  # header: the address at the other end of the fi
 CONNECT = 2.0  # seconds
 WATCHED = 1.0  # seconds between two looks whether the other server still has the session
 _HOPS = {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
-_ROOMS = ("/api/", "/cra/")
+FACADE = "/cra/"
+_ROOMS = ("/api/", FACADE)
 
 log = structlog.get_logger(__name__)
 
@@ -50,15 +52,22 @@ class Forwarding:
         if not scope["path"].startswith(_ROOMS) or self._arrived(scope):
             return False
         try:
-            principal = await authenticate(scope, self.system)
-            if principal.session is None:
+            session = await self._session_of(scope)
+            if session is None:
                 return False
-            there = await self.system.workspaces.elsewhere(principal.session)
+            there = await self.system.workspaces.elsewhere(session)
         except DataprocError:
             return False  # the route tells it in its own way
         if there is None or there.url is None:
             return False
-        return await self._forward(principal.session, there, scope, receive, send)
+        return await self._forward(session, there, scope, receive, send)
+
+    async def _session_of(self, scope: Scope) -> str | None:
+        """The session that the request is for. The facade's is named by a parameter, and its owner checked there."""
+        if scope["path"].startswith(FACADE):
+            named = parse_qs(scope["query_string"].decode("latin-1")).get("session", [""])[-1]
+            return named if SESSION_ID.fullmatch(named) else None
+        return (await authenticate(scope, self.system)).session
 
     async def close(self) -> None:
         """Drop the connections."""
