@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import datetime
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any
 
 from pydantic import Field
+from typing_extensions import TypedDict
 
 from dataproc import Context
 
