@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from benchmarks.harness import Options, Skipped
-from benchmarks.ours import Ours, ours
+from benchmarks.ours import SERVE, Ours, ours
 from benchmarks.peers import PEERS, Peer, missing, peer
 
 
@@ -21,10 +22,10 @@ class Bench:
         self._stack = ExitStack()
         self._peers: dict[str, Peer] = {}
         self._ours: Ours | None = None
-        self._folder = Path()
+        self.folder = Path()
 
     def __enter__(self) -> Self:
-        self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         return self
 
     def __exit__(
@@ -36,18 +37,18 @@ class Bench:
     def ours(self) -> Ours:
         """The server that most scenarios share."""
         if self._ours is None:
-            self._ours = self._stack.enter_context(ours(self._folder / "ours"))
+            self._ours = self._stack.enter_context(ours(self.folder / "ours"))
         return self._ours
 
-    def another(self, name: str) -> Ours:
-        """A server of a scenario's own."""
-        return self._stack.enter_context(ours(self._folder / name))
+    def another(self, name: str, command: Sequence[str] = SERVE, **settings: str) -> Ours:
+        """A server of a scenario's own; `settings` without the prefix."""
+        return self._stack.enter_context(ours(self.folder / name, command, **settings))
 
     def peers(self, names: tuple[str, ...]) -> dict[str, Peer]:
         """Those of the named peers whose packages are here, up."""
         for name in names:
             if name not in self._peers and missing(name) is None:
-                self._peers[name] = self._stack.enter_context(peer(name, self._folder))
+                self._peers[name] = self._stack.enter_context(peer(name, self.folder))
         return {name: self._peers[name] for name in names if name in self._peers}
 
 

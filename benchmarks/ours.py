@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from benchmarks.processes import Served, serving
 
 REPOSITORY = Path(__file__).parent.parent
 COMMAND = str(Path(sys.executable).with_name("dataproc"))
+SERVE = (COMMAND, "serve")
 SESSION_PATH = "/api/v1/session/jsonrpc"
 EXEC_PATH = "/api/v1/dataproc/jsonrpc"
 JSON = {"Content-Type": "application/json"}
@@ -30,7 +31,7 @@ class Ours:
     def __init__(self, served: Served, folder: Path, name: str = "benchmark", *more: str) -> None:
         self.pid = served.pid
         self.port = served.port
-        self._served, self._folder = served, folder
+        self._served, self.folder = served, folder
         made = _command(folder, "key", "create", "--name", name, "-o", "json", *more)
         self.key: Mapping[str, Any] = json.loads(made)
         self._headers = {**JSON, "APIKey": self.key["apikey"], "Secret": self.key["secret"]}
@@ -38,11 +39,11 @@ class Ours:
 
     def with_another_key(self, name: str, *more: str) -> Ours:
         """The same server, called with a key of its own, made with those options."""
-        return Ours(self._served, self._folder, name, *more)
+        return Ours(self._served, self.folder, name, *more)
 
     def revoke(self) -> None:
         """Take the key back: its sessions end."""
-        _command(self._folder, "key", "revoke", self.key["id"])
+        _command(self.folder, "key", "revoke", self.key["id"])
 
     def target(self, path: str, method: str, params: Mapping[str, Any]) -> Target:
         """A request with the key."""
@@ -106,12 +107,13 @@ def exec_target(port: int, token: str, module: str, method: str, params: Mapping
 
 
 @contextmanager
-def ours(folder: Path) -> Iterator[Ours]:
+def ours(folder: Path, command: Sequence[str] = SERVE, **settings: str) -> Iterator[Ours]:
     """The server, up, with the shipped modules and those of `benchmarks/modules`."""
     folder.mkdir()
     for modules in (REPOSITORY / "modules", REPOSITORY / "benchmarks" / "modules"):
         shutil.copytree(modules, folder / "modules", dirs_exist_ok=True)
-    with serving([COMMAND, "serve"], environment(folder), folder / "server.log", folder) as served:
+    env = environment(folder) | {f"DATAPROC_{name}": value for name, value in settings.items()}
+    with serving(command, env, folder / "server.log", folder) as served:
         yield Ours(served, folder)
 
 
