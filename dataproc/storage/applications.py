@@ -6,6 +6,7 @@ import asyncio
 import os
 import stat
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -47,14 +48,18 @@ class Applications:
             task = self._here[key, module] = asyncio.create_task(self._fetched(key, module))
         return (await asyncio.shield(task)).folder
 
-    async def keep(self, key: str, module: str) -> None:
+    def looker(self, named: tuple[str, str] | None) -> Callable[[], _Application | None]:
+        """What looks, in a thread, whether a folder was changed: the one that is to be kept, or None."""
+        task = None if named is None else self._here.get(named)
+        if task is None or not task.done() or task.cancelled() or task.exception() is not None:
+            return lambda: None
+        application = task.result()
+        return lambda: application if any(_survey(application)) else None
+
+    async def keep(self, application: _Application) -> None:
         """Put what was changed in the folder. Raises StorageUnavailable."""
-        task = self._here.get((key, module))
-        if task is None:
-            return
-        application = await asyncio.shield(task)
         async with application.lock:
-            await self._kept(key, application)
+            await self._kept(application)
 
     async def _fetched(self, key: str, module: str) -> _Application:
         folder = await on_disk(self._folders.application, key, module)
@@ -72,9 +77,9 @@ class Applications:
         application.seen = await on_disk(finish, application.tree, index, self._folders.worker_uid)
         return application
 
-    async def _kept(self, key: str, application: _Application) -> None:
-        changed, there = await on_disk(_survey, application)
-        gone = application.seen.keys() - there
+    async def _kept(self, application: _Application) -> None:
+        changed, gone = await on_disk(_survey, application)
+        key = application.folder.parent.name
         puts = (partial(self._put, key, application, names) for names in changed)
         for path, seen in await together(self._objects.threads, puts):
             if seen is not None:
@@ -104,7 +109,7 @@ def _index(listed: dict[str, tuple[int, str]], cut: int) -> Index:
 
 
 def _survey(application: _Application) -> tuple[list[tuple[str, ...]], set[str]]:
-    """The files that have to be put, and the paths of all that can be."""
+    """The files that have to be put, and the paths of those that were there and are gone."""
     changed, there = [], set()
     with opened_folder(application.folder.parent) as top:
         for names, found, _ in scan(top, (application.folder.name,)):
@@ -113,4 +118,4 @@ def _survey(application: _Application) -> tuple[list[tuple[str, ...]], set[str]]
                 there.add(path)
                 if application.seen.get(path) != signature(found):
                     changed.append(names)
-    return changed, there
+    return changed, application.seen.keys() - there

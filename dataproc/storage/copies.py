@@ -24,7 +24,7 @@ from dataproc.storage.copy import Copy, index_key, revisions_of
 from dataproc.storage.folders import Folders, Tree
 from dataproc.storage.housekeeping import House
 from dataproc.storage.index import Index, KeptFile, Signature
-from dataproc.storage.keeping import fetch, finish, make_places, put, survey
+from dataproc.storage.keeping import Survey, fetch, finish, make_places, put, survey
 from dataproc.storage.leases import Leases
 from dataproc.storage.objects import CHUNK, Objects
 from dataproc.storage.together import together
@@ -154,29 +154,41 @@ class CopyBackend:
 
     async def commit(self, session_id: str, tree: Tree, application: tuple[str, str] | None = None) -> None:
         # a caller that is cancelled leaves the commit at work
-        await asyncio.shield(self._commit(session_id, tree))
-        if application is not None:
-            await asyncio.shield(self._applications.keep(*application))
+        await asyncio.shield(self._commit(session_id, tree, application))
 
-    async def _commit(self, session_id: str, tree: Tree) -> None:
+    async def _commit(self, session_id: str, tree: Tree, application: tuple[str, str] | None) -> None:
         copy = self._copies.get(session_id)
         if copy is None or copy.tree is not tree:
             raise _conflict()
-        if copy.waiting is None:  # who comes while a commit is at work shares the next one
-            copy.waiting = asyncio.create_task(self._next_commit(copy))
-            copy.waiting.add_done_callback(_retrieved)
-        await asyncio.shield(copy.waiting)
+        index, seen = copy.index, copy.seen
+        look = self._applications.looker(application)
+        found, of_application = await on_disk(lambda: (survey(tree, index, seen), look()))  # one step in a thread
+        if of_application is not None:
+            await self._applications.keep(of_application)
+        if found.changed or found.entries != index.entries or copy.dirty:
+            copy.surveyed = found if copy.waiting is None else None
+            if copy.waiting is None:  # who comes while a commit is at work shares the next one
+                copy.waiting = asyncio.create_task(self._next_commit(copy, index))
+                copy.waiting.add_done_callback(_retrieved)
+            await asyncio.shield(copy.waiting)
+        else:
+            await self._assured(copy)
 
-    async def _next_commit(self, copy: Copy) -> None:
+    async def _next_commit(self, copy: Copy, index: Index) -> None:
         async with copy.lock:
-            copy.waiting = None
-            await self._kept(copy)
+            found = copy.surveyed if copy.index is index else None
+            copy.waiting = copy.surveyed = None
+            await self._kept(copy, found)
 
-    async def _kept(self, copy: Copy) -> None:
-        """Commit what was changed. Raises Conflict, StorageUnavailable. The caller has the copy's lock."""
+    async def _kept(self, copy: Copy, found: Survey | None = None) -> None:
+        """Commit what was changed. Raises Conflict, StorageUnavailable. The caller has the copy's lock.
+
+        found: what a walk found, if it began after all that is to be committed was written.
+        """
         if self._copies.get(copy.session) is not copy:
             raise _conflict()
-        found = await on_disk(survey, copy.tree, copy.index, copy.seen)
+        if found is None:
+            found = await on_disk(survey, copy.tree, copy.index, copy.seen)
         await self._assured(copy)
         if not found.changed and found.entries == copy.index.entries:
             copy.dirty = False

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from dataproc.storage.folders import Tree, session_place
 from dataproc.storage.index import Index, Signature
+from dataproc.storage.keeping import Survey
 from dataproc.types import Lease
 
 
@@ -34,6 +35,7 @@ class Copy:
     stale: set[str] = field(default_factory=set)  # keys that no current index names any more
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     waiting: asyncio.Task[None] | None = None
+    surveyed: Survey | None = None  # by the only one who waits
     publishing: asyncio.Task[None] | None = None
 
     def __post_init__(self) -> None:

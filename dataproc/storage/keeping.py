@@ -28,7 +28,7 @@ class Survey:
 
 def survey(tree: Tree, index: Index, seen: dict[str, Signature]) -> Survey:
     """Walk a session's folders, and compare with what is kept of them. Raises OSError."""
-    found_all = Survey()
+    found_all, sizes = Survey(), dict[tuple[str, ...], int]()
     with opened_folder(tree.files.parent) as top:
         for names, found, target in scan(top):
             path = "/".join(names)
@@ -39,7 +39,8 @@ def survey(tree: Tree, index: Index, seen: dict[str, Signature]) -> Survey:
             elif seen.get(path) == signature(found):
                 found_all.entries[path], found_all.seen[path] = index.entries[path], seen[path]
             else:
-                found_all.changed.append(names)
+                sizes[names] = found.st_size
+    found_all.changed = sorted(sizes, key=sizes.__getitem__, reverse=True)  # the longest work is begun first
     return found_all
 
 

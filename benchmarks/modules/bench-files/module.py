@@ -13,3 +13,9 @@ def fill(ctx: Context, files: int) -> int:
     for number in range(files):
         (ctx.session / f"file-{number:06}.txt").write_bytes(b"x")
     return files
+
+
+@module.method
+def look(ctx: Context) -> int:
+    """How many names there are in the directory; changes nothing."""
+    return len(list(ctx.session.iterdir()))
