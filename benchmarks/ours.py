@@ -99,9 +99,11 @@ def _command(folder: Path, *words: str) -> bytes:
     return ran.stdout
 
 
-def exec_target(port: int, token: str, module: str, method: str, params: Mapping[str, Any]) -> Target:
+def exec_target(
+    port: int, token: str, module: str, method: str, params: Mapping[str, Any], given: Mapping[str, Any] | None = None
+) -> Target:
     """The request that runs a method in the session of a token."""
-    call = {"module": module, "method": method, "input": {}, "output": {}, "params": dict(params)}
+    call = {"module": module, "method": method, "input": dict(given or {}), "output": {}, "params": dict(params)}
     body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "dataproc.exec", "params": call}, separators=(",", ":"))
     return Target(port, EXEC_PATH, {**JSON, "Xdata-Session-Token": token}, body)
 

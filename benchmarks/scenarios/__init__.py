@@ -15,6 +15,7 @@ from benchmarks.scenarios import (
     object_storage,
     opening_sessions,
     runs,
+    scripts,
     throughput,
     views,
     warm,
@@ -38,5 +39,6 @@ ALL: dict[str, Callable[[Bench], Measured]] = {
     "events": runs.events,
     "watchers": runs.watchers,
     "views": views.run,
+    "scripts": scripts.run,
     "object-storage": object_storage.run,
 }

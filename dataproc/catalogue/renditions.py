@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from dataproc.catalogue.datasets import Dataset
     from dataproc.catalogue.models import Model
 
+READABLE = 0o444  # by the workers' uid too; nobody else gets to the folder
+
 
 class Renditions:
     """Files of this machine, below `root`. Nobody writes to one after it was made: it may be linked, not copied."""
@@ -39,6 +41,8 @@ class Renditions:
         stored = self._store.path(model.key)
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         if stored is not None and os.stat(stored.parent).st_dev == os.stat(self._root).st_dev:
+            if os.stat(stored).st_mode & 0o777 != READABLE:
+                stored.chmod(READABLE)
             return stored
         file = self._root / "models" / model.id
         async with self._making.setdefault(model.id, asyncio.Lock()):
@@ -59,7 +63,7 @@ class Renditions:
             part = file.with_name(f".{uuid.uuid4().hex}")
             try:
                 write(part)  # type: ignore[operator]
-                part.chmod(0o444)
+                part.chmod(READABLE)
                 part.rename(file)
             finally:
                 part.unlink(missing_ok=True)

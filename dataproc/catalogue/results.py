@@ -63,6 +63,8 @@ class Results:
 
         Raises CsvRefused (a ValueError), InvalidParams, StorageUnavailable; then nothing of it is known.
         """
+        if not tables and not files:
+            return []
         async with AsyncExitStack() as stack:
             for name in sorted({table.name for table in tables}):
                 await stack.enter_async_context(self._datasets.lock(key, name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
@@ -27,6 +28,9 @@ from dataproc.storage.script_runs import ScriptRuns, give
 from dataproc.types import JsonObject, Principal, wire_id
 
 MOST_MODELS = 100  # that one input may select
+MOST_CHECKED = 1000  # calls between their check and their run
+GOOD_FOR = 1.0  # seconds for which what was found at the check is believed
+Found = dict[str, Dataset | list[Model]]
 Place = Callable[[str, Path], str]
 OnWorker = Callable[[JsonObject, dict[str, str]], Awaitable[Outcome]]
 log = structlog.get_logger(__name__)
@@ -53,6 +57,7 @@ class Scripts:
         self._catalogue, self._place = catalogue, place
         self._runs = ScriptRuns(workspaces.folders, node)
         self._owner = workspaces.folders.worker_uid
+        self._checked: dict[str, tuple[float, Found]] = {}
 
     def sweep(self) -> None:
         """At the start: delete what an earlier life of this node left."""
@@ -60,7 +65,11 @@ class Scripts:
 
     async def check(self, method: MethodInfo, asked: Asked) -> None:
         """Whether a call can be run. Raises InvalidParams, Forbidden, NotFound before anything is recorded."""
-        await self._resolve(asked, _bound(method, asked))
+        bound = _bound(method, asked)
+        found = await self._resolve(asked, bound)
+        while len(self._checked) >= MOST_CHECKED:
+            del self._checked[next(iter(self._checked))]
+        self._checked[asked.run] = time.monotonic(), found
 
     def folders(self, tree: Tree, module: str) -> dict[str, Path]:
         """What a worker of the module is shown, beside what every worker is."""
@@ -69,11 +78,13 @@ class Scripts:
     async def run(self, method: MethodInfo, asked: Asked, tree: Tree, on_worker: OnWorker) -> Outcome:
         """One run: what it is given put in its place, the command run, what it left kept, its tree destroyed."""
         script, bound = _script(method), _bound(method, asked)
-        found = await self._resolve(asked, bound)
-        name = f"run-{asked.run}"
-        places = await _on_disk(self._runs.make, tree, asked.module, name)
+        checked, found = self._checked.pop(asked.run, (0.0, {}))
+        if time.monotonic() - checked > GOOD_FOR:  # it waited: what is the newest may be another now
+            found = await self._resolve(asked, bound)
+        gifts = await self._gifts(found)
+        name, places = f"run-{asked.run}", self._runs.places(tree, asked.module)
         try:
-            await self._give(found, places["given"] / name)
+            await _on_disk(self._prepare, tree, asked.module, name, gifts)
             order = self._order(script, method, asked, bound, name)
             outcome = await on_worker(order, {key: self._place(key, path) for key, path in places.items()})
             if isinstance(outcome, Completed):
@@ -84,14 +95,14 @@ class Scripts:
 
     # -- before -----------------------------------------------------------------------------------------------------
 
-    async def _resolve(self, asked: Asked, bound: Bound) -> dict[str, Dataset | list[Model]]:
+    async def _resolve(self, asked: Asked, bound: Bound) -> Found:
         """What the catalogue has for each input that names something of it."""
         principal = asked.principal
         if bound.reads:
             require(principal, "catalogue.read")
         if bound.writes:
             require(principal, "catalogue.write")
-        found: dict[str, Dataset | list[Model]] = {}
+        found: Found = {}
         for name, entry in bound.input.items():
             if "data_ddc" in entry:
                 ddc = read_ddc(entry["data_ddc"], "input", name, "data_ddc")
@@ -114,18 +125,23 @@ class Scripts:
             raise NotFound(f"input.{name}: {told}", name=entry["model_store_ddc"])
         return found
 
-    async def _give(self, found: dict[str, Dataset | list[Model]], given: Path) -> None:
-        renditions = self._catalogue.renditions
+    async def _gifts(self, found: Found) -> dict[str, Path | str]:
+        """Files, or texts of small ones, by their place in `input/`."""
+        gifts: dict[str, Path | str] = {}
         for name, what in found.items():
             if isinstance(what, Dataset):
-                file = await renditions.csv(what)
-                await _on_disk(give, file, given / name / file.name)
+                file = await self._catalogue.renditions.csv(what)
+                gifts[f"{name}/{file.name}"] = file
                 continue
-            await _on_disk(_folder, given / name)
             for model in what:
-                folder = given / name / model.id
-                await _on_disk(give, await renditions.model(model), folder / "model")
-                await _on_disk(_write, folder / "model_info.json", json.dumps(model.info, ensure_ascii=False))
+                gifts[f"{name}/{model.id}/model"] = await self._catalogue.renditions.model(model)
+                gifts[f"{name}/{model.id}/model_info.json"] = json.dumps(model.info, ensure_ascii=False)
+        return gifts
+
+    def _prepare(self, tree: Tree, module: str, name: str, gifts: dict[str, Path | str]) -> None:
+        places = self._runs.make(tree, module, name)
+        for place, gift in gifts.items():
+            give(gift, places["given"] / name, place)
 
     def _order(self, script: Script, method: MethodInfo, asked: Asked, bound: Bound, name: str) -> JsonObject:
         """What the worker is told, instead of params."""
@@ -149,6 +165,8 @@ class Scripts:
 
     async def _kept(self, outcome: Completed, top: Path, asked: Asked, bound: Bound) -> Outcome:
         """The outcome of a run whose command succeeded, once what it left is in the catalogue."""
+        if not bound.output:
+            return outcome
         with ExitStack() as stack:
             try:
                 found = await _on_disk(find_outputs, top, bound.output, self._owner, stack)
@@ -173,16 +191,6 @@ def _script(method: MethodInfo) -> Script:
 
 def _bound(method: MethodInfo, asked: Asked) -> Bound:
     return bind(_script(method), asked.input, asked.output)
-
-
-def _folder(path: Path) -> None:
-    path.mkdir(exist_ok=True)
-    path.chmod(0o755)
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-    path.chmod(0o444)
 
 
 async def _on_disk(work: Callable[..., Any], *args: object) -> Any:

@@ -63,12 +63,22 @@ class ScriptRuns:
                         self._folders.trash.take(parent, name)
 
 
-def give(file: Path, target: Path) -> None:
-    """Show a file of the server's in a folder of what a run is given, without copying it where that can be. OSError."""
-    target.parent.mkdir(exist_ok=True)
-    target.parent.chmod(0o755)
-    try:
-        os.link(file, target)
-    except OSError:  # another file system, or too many links
-        shutil.copyfile(file, target)
-        target.chmod(0o444)
+def give(gift: Path | str, folder: Path, place: str) -> None:
+    """Show a file of the server's at a place in what a run is given, without copying it where that can be; or a text.
+
+    Raises OSError.
+    """
+    target = folder / place
+    for above in reversed(target.relative_to(folder).parents[:-1]):
+        with suppress(FileExistsError):
+            (folder / above).mkdir()
+            (folder / above).chmod(0o755)
+    if isinstance(gift, str):
+        target.write_text(gift, encoding="utf-8")
+    else:
+        try:
+            os.link(gift, target)
+            return
+        except OSError:  # another file system, or too many links
+            shutil.copyfile(gift, target)
+    target.chmod(0o444)
