@@ -118,6 +118,8 @@ class Reaper:
         if session is None:
             return
         await self._executor.quiesce(session_id, self._settings.close_wait)
+        if not session.one_shot and await self._sessions.busy_elsewhere([session_id]):
+            return  # it stays closing: the node that has its runs sees it to its end
         grace = self._sessions.grace(session)
         if not grace:  # else the files stay where they are: without a session that takes calls nobody reaches them
             await self._workspaces.discard(session_id)
@@ -137,7 +139,11 @@ class Reaper:
         done: list[Session] = []
         trouble: Exception | None = None
         try:
-            for session in await self._sessions.begin_end_all(due):
+            closing = await self._sessions.begin_end_all(due)
+            elsewhere = await self._sessions.busy_elsewhere(session.id for session in closing)
+            for session in closing:
+                if session.id in elsewhere:
+                    continue  # the node that has its runs sees it to its end
                 await asyncio.sleep(0)
                 try:
                     await self._executor.quiesce(session.id, self._settings.close_wait)

@@ -19,11 +19,12 @@ from sqlalchemy import (
     func,
     insert,
     select,
+    text,
     update,
 )
 
 from dataproc.database.records import Reason, Session, session_of
-from dataproc.database.tables import keys, maybe_micros, maybe_moment, micros, sessions, tokens
+from dataproc.database.tables import NOT_COMPLETED, keys, maybe_micros, maybe_moment, micros, runs, sessions, tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +195,13 @@ def begin_end_all(connection: Connection, due: Iterable[Due], now: datetime, by:
             begun |= set(connection.scalars(update(sessions).where(*run_out).values(**ending).returning(sessions.c.id)))
     closing = select(sessions).where(sessions.c.id.in_([each.id for each in due]), sessions.c.state == "closing")
     return [session_of(row) for row in connection.execute(closing)], begun
+
+
+def find_busy_elsewhere(connection: Connection, ids: Iterable[str], node: str) -> set[str]:
+    """Those of the sessions in which another node has a run under way, or waiting, on record."""
+    unfinished = runs.c.status.in_(["queued", "running"]), text(NOT_COMPLETED)
+    busy = select(runs.c.session_id).where(runs.c.session_id.in_(list(ids)), *unfinished, runs.c.node != node)
+    return set(connection.scalars(busy))
 
 
 def find_kept(connection: Connection, now: datetime, limit: int) -> list[str]:

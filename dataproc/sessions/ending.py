@@ -107,6 +107,13 @@ class Endings:
                 self._counts.ended(session.key)
         return closing
 
+    async def busy_elsewhere(self, ids: Iterable[str]) -> set[str]:
+        """Those of the sessions that have runs on other nodes, as far as these are on record."""
+        wanted = list(ids)
+        return await self._database.read(
+            lambda connection: statements.find_busy_elsewhere(connection, wanted, self._node)
+        )
+
     def tell_end(self, session: Session, by: Actor = SERVER) -> None:
         """Put the end of a session into the audit log."""
         if not session.one_shot:

@@ -18,7 +18,7 @@ from dataproc.runs import Run, RunStatus
 from dataproc.sessions import Sessions
 from dataproc.storage import Workspaces, open_workspaces
 from dataproc.telemetry import Metrics
-from dataproc.types import first_id_of
+from dataproc.types import first_id_of, new_id
 from tests.houses import House, open_house
 
 DEADLINE = 20.0
@@ -265,6 +265,26 @@ async def test_one_that_fails_holds_up_no_other(world: World) -> None:
     await reaper.look()
     await reaper.settle()
     assert [await world.state(each) for each in ids] == ["ended"] * 4
+
+
+async def test_a_run_on_another_node_is_waited_for(world: World) -> None:
+    """Whoever noticed the end: the directory stays until that node's run is over."""
+    ids = [(await world.session(f"key-{number}", expires_in=10)) for number in range(2)]
+    now = world.house.clock.now()
+    for session_id, _ in ids:
+        run = Run(new_id(), "k", session_id, "m", "f", now, status=RunStatus.RUNNING, started_at=now, node="other")
+        await world.house.runs.record(run)
+    world.house.clock.advance(10)
+    await world.reaper.look()
+    await world.reaper.settle()
+    await world.reaper.end(ids[1][0], "closed")
+    assert [await world.state(each) for each, _ in ids] == ["closing", "closing"]
+    assert all((files / "kept.txt").exists() for _, files in ids)
+    runs = await world.house.runs.orphans("other", 0)
+    await world.house.runs.interrupt(runs)
+    await world.reaper.look()
+    await world.reaper.settle()
+    assert [await world.state(each) for each, _ in ids] == ["ended", "ended"]
 
 
 async def test_a_session_wound_meanwhile_is_spared(world: World) -> None:
