@@ -43,18 +43,23 @@ async def authenticate(scope: Scope, system: System) -> Principal:
 
 async def checked(credentials: Credentials, scope: Scope, system: System) -> Principal:
     """Whose credentials these are; wrong ones are told of, and slowed down by their address. Raises Unauthorized."""
-    settings, authenticator = system.settings, system.authenticator
     try:
-        principal = await authenticator.authenticate(credentials)
+        principal = await system.authenticator.authenticate(credentials)
     except Unauthorized as error:
         await refused(error, scope, system, guess=credentials.guess)
         raise
+    tell_use(principal, scope, system)
+    return principal
+
+
+def tell_use(principal: Principal, scope: Scope, system: System) -> None:
+    """Write into the audit log that credentials were used, where that was not told lately."""
+    settings, seen = system.settings, system.authenticator.seen
     # the address that a proxy speaks for takes longer to find, and most servers have none
     client = client_address(scope, networks(settings.forwarded_allow_ips)) if settings.forwarded_allow_ips else None
-    if authenticator.seen.fresh(principal.token or principal.key, client or peer_of(scope) or ""):
-        by = actor(scope, principal, system.settings)
+    if seen.fresh(principal.token or principal.key, client or peer_of(scope) or ""):
+        by = actor(scope, principal, settings)
         system.database.audit.tell("credentials_used", by, key=principal.key, session=principal.session)
-    return principal
 
 
 async def refused(error: Unauthorized, scope: Scope, system: System, *, guess: bool) -> None:

@@ -121,7 +121,7 @@ async def test_tls_is_that_of_the_public_address(tmp_path: Path) -> None:
     async with a_house(tmp_path, public_url="https://data.example.org", cra_service="CRA1") as house:
         (service,) = (await house.client.get(BASE)).json()
         assert (service["TLS"], service["HOSTCN"], service["PORT"]) == ("Y", "data.example.org", "443")
-        assert service["WEBSERVICEName"] == "CRA1"
+        assert (service["WEBSERVICEName"], service["HOSTIP"]) == ("CRA1", "data.example.org")
         key = await house.key()
         login = {"username": key.apikey, "password": key.secret}
         assert (await house.client.post(f"{BASE}/CRA1/Logon", data=login)).status_code == 200
@@ -158,6 +158,20 @@ async def test_logging_on_wrongly(house: House, body: Any) -> None:
     assert answer.json()["rc"] == 8
     assert answer.json()["messages"]
     assert "www-authenticate" in answer.headers
+
+
+async def test_a_body_that_cannot_be_read(house: House) -> None:
+    """Told as such, not as wrong credentials."""
+    path = f"{BASE}/DATAPROC/Logon"
+    sent = {"Content-Type": "application/json"}
+    for answer in (
+        await house.client.post(path, files={"username": b"x"}),
+        await house.client.post(path, content=b"[1]", headers=sent),
+        await house.client.post(path, content=b"{", headers=sent),
+        await house.client.post(path, content=b"{" * 60_000, headers=sent),
+    ):
+        assert (answer.status_code, answer.json()["rc"]) == (400, 8)
+    assert (await house.client.post(path, content=b"x" * 70_000)).status_code == 413
 
 
 async def test_a_wrong_secret_and_a_revoked_key(house: House, user: User) -> None:
@@ -222,7 +236,7 @@ async def test_a_key_that_opens_no_sessions_logs_nobody_on(house: House) -> None
     assert (await house.client.post(f"{BASE}/DATAPROC/Logon", data=login)).status_code == 403
 
 
-async def test_the_definition_of_a_view(user: User) -> None:
+async def test_the_definition_of_a_view(house: House, user: User) -> None:
     """From what the method declares, or else from its rows; the id is the letter used to sort."""
     found = (await user.send(f"{FRUIT}/definition")).json()
     assert (found["productName"], found["viewName"], found["description"]) == (
@@ -235,8 +249,11 @@ async def test_the_definition_of_a_view(user: User) -> None:
     assert [column["fieldtype"] for column in found["columns"]] == ["STRING", "DOUBLE", "INTEGER"]
     assert found["columns"][0].keys() == {"id", "field", "visible", "header", "fieldtype", "disptype"}
     assert found["columns"][0]["header"] == ["name"]
-    gaps = (await user.send("/products/tables/views/gaps/definition")).json()
+    gaps = (await user.send("/products/tables/views/gaps/definition", close="false")).json()
     assert [column["field"] for column in gaps["columns"]] == ["value", "other"]
+    assert house.sessions() == []
+    needy = (await user.send("/products/tables/views/large/definition")).json()
+    assert needy["columns"] == []
 
 
 async def test_data_in_a_session_that_ends_with_it(house: House, user: User) -> None:

@@ -7,7 +7,7 @@ headers or without the encoding that a query within a query needs.
 from __future__ import annotations
 
 import re
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 from starlette.types import Scope
 
@@ -33,7 +33,7 @@ def canonical(scope: Scope, service: str) -> Scope:
     if not names and (scope["method"] == "DELETE" or any(name == "close" for name, _ in query)):
         names = [service]
     path = "/".join([BASE, *_spelled(names, service)])
-    return {**scope, "path": path, "raw_path": path.encode(), "query_string": urlencode(query).encode()}
+    return {**scope, "path": path, "raw_path": quote(path).encode(), "query_string": urlencode(query).encode()}
 
 
 def _spelled(names: list[str], service: str) -> list[str]:

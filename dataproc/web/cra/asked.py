@@ -66,8 +66,11 @@ async def form_of(request: Request) -> dict[str, str]:
         body = await read_body(request.receive, _length(request), LARGEST_FORM)
     except DisconnectedError:
         return {}
+    kind = request.headers.get("content-type", "").lower()
+    if kind.startswith("multipart/"):
+        raise InvalidParams.field("body", "is multipart; send application/x-www-form-urlencoded or application/json")
     try:
-        if "json" in request.headers.get("content-type", "") or body.lstrip()[:1] == b"{":
+        if "json" in kind or body.lstrip()[:1] == b"{":
             found = json.loads(body or b"{}")
             if type(found) is not dict:
                 raise ValueError

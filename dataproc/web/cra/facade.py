@@ -14,7 +14,7 @@ from dataproc.access.user_tokens import Holder, UserTokens
 from dataproc.errors import DataprocError, NotFound, Unauthorized
 from dataproc.registry import MethodInfo, ModuleEntry
 from dataproc.types import SESSION_ID, Actor, Principal
-from dataproc.web.auth import SESSION_OF_REPLY, actor, checked, refused
+from dataproc.web.auth import SESSION_OF_REPLY, actor, checked, refused, tell_use
 from dataproc.web.background import Background
 from dataproc.web.cra.rows import KeptRows
 
@@ -52,6 +52,7 @@ class Facade:
             await refused(error, scope, self.system, guess=True)
             raise
         self.system.authenticator.rates.charge(holder.key)
+        tell_use(holder.principal(), scope, self.system)
         return holder
 
     async def log_off(self, scope: Scope, holder: Holder) -> None:

@@ -220,7 +220,7 @@ async def definition(
     if not found:
         asked = asked_view(entry, method, query, further(request, DataQuery))
         try:
-            async with facade.session(request.scope, holder, query.session, query.close) as caller:
+            async with facade.session(request.scope, holder, query.session, None) as caller:
                 kept = await facade.rows.of(caller, asked.view, refresh=False, request_id=_request_id(request))
             found = [(column.name, column.kind) for column in kept.table.columns]
         except InvalidParams:

@@ -29,7 +29,7 @@ def the_service(settings: Settings, request: Request) -> Service:
     host, tls = url.hostname or "localhost", url.scheme == "https"
     port = url.port or (443 if tls else 80)
     return Service(
-        HOSTIP=_number(host, request),
+        HOSTIP=_number(host, settings, request),
         PORT=str(port),
         WEBSERVICEName=settings.cra_service,
         TLS="Y" if tls else "N",
@@ -46,9 +46,10 @@ def _address(settings: Settings, request: Request) -> SplitResult:
     return url
 
 
-def _number(host: str, request: Request) -> str:
-    """The address as a number, where that is known without asking anybody; the socket's own tells no more."""
-    for known in (host, (request.scope.get("server") or ("",))[0]):
+def _number(host: str, settings: Settings, request: Request) -> str:
+    """The address as a number, where that is known without asking anybody. Behind a proxy the socket's is nobody's."""
+    server = request.scope.get("server") or ("",)
+    for known in (host,) if settings.public_url else (host, server[0]):
         try:
             return str(ip_address(known))
         except ValueError:
