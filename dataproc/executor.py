@@ -41,6 +41,7 @@ from dataproc.types import JsonObject
 from dataproc.under_way import Call as Call
 from dataproc.under_way import UnderWay
 
+PATIENCE = (0.1, 0.5, 1, 2, 5, 10)  # seconds between tries to put down that a submitted run begins
 NOTED = 0.25  # seconds after which a run that somebody waits for is on record, to be seen and ended by others
 log = structlog.get_logger(__name__)
 
@@ -148,7 +149,7 @@ class Executor:
             return live.ending
         live.started = self.clock.now()
         if live.submitted:
-            await self.runs.begin(live.as_run())  # or a crash would have it run a second time
+            await self._put_begun(live)
         live.tell()
         demand = Demand(live.call.session, live.entry.generation, self._profile(live.entry, live.method))
         async with self.workspaces.of(live.call.session).checkout((live.call.principal.key, live.entry.name)) as tree:
@@ -156,6 +157,17 @@ class Executor:
                 command = partial(self._command, live, demand, tree)
                 return await self.scripts.run(live.method, _asked(live.call, live.entry), tree, command)
             return await self._leased(live, demand, tree)
+
+    async def _put_begun(self, live: UnderWay) -> None:
+        """Have it on record that a submitted run begins, or a crash would have it run a second time."""
+        for pause in PATIENCE:
+            try:
+                await self.runs.begin(live.as_run())
+                return
+            except StorageUnavailable:
+                log.warning("run_waits_for_database", run_id=live.call.run_id)
+                await asyncio.sleep(pause)
+        await self.runs.begin(live.as_run())
 
     async def _command(
         self, live: UnderWay, demand: Demand, tree: Tree, order: JsonObject, places: dict[str, str]

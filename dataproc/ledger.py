@@ -38,7 +38,10 @@ class Seen:
 
 
 class Ledger:
-    """The runs of this database, as one server sees them. Run ids of others are unknown to a caller."""
+    """The runs of this database, as one server sees them.
+
+    Run ids of others are unknown to a caller; None in the place of one is an operator, who knows all.
+    """
 
     def __init__(self, executor: Executor, runs: RunStore, keys: IdempotencyKeys, nodes: Nodes) -> None:
         self._executor, self._runs, self._keys, self._nodes = executor, runs, keys, nodes
@@ -138,13 +141,13 @@ class Ledger:
 
     # -- known runs -----------------------------------------------------------------------------------------------
 
-    async def get(self, principal: Principal, run_id: str) -> Seen:
+    async def get(self, principal: Principal | None, run_id: str) -> Seen:
         """A run of the caller's. Raises NotFound."""
         seen = await self._now(run_id)
         _require_own(principal, seen.run)
         return seen
 
-    async def wait(self, principal: Principal, run_id: str, seconds: float) -> Seen:
+    async def wait(self, principal: Principal | None, run_id: str, seconds: float) -> Seen:
         """The same once it has ended, or when so many seconds have passed."""
         await self.get(principal, run_id)
         return await self._wait(run_id, seconds)
@@ -174,15 +177,17 @@ class Ledger:
                 return seen
             await asyncio.sleep(ELSEWHERE if until is None else min(ELSEWHERE, max(0.0, until - loop.time())))
 
-    async def page(self, principal: Principal, wanted: Wanted, limit: int) -> tuple[list[Seen], str | None]:
+    async def page(self, principal: Principal | None, wanted: Wanted, limit: int) -> tuple[list[Seen], str | None]:
         """Runs of the caller's, newest first, and where the next page begins."""
         states = wanted.states
         unfinished = {RunStatus.QUEUED, RunStatus.RUNNING}
         if unfinished & set(states):
             wanted = replace(wanted, states=tuple({*states, *unfinished}))  # a record may be a step behind
-        found = await self._runs.page(replace(wanted, key=principal.key, session=principal.session), limit + 1)
+        if principal is not None:
+            wanted = replace(wanted, key=principal.key, session=principal.session)
+        found = await self._runs.page(wanted, limit + 1)
         more = found[limit - 1].id if len(found) > limit else None
-        seen = [self._fresh(run) for run in found[:limit] if may_exec(principal, run.module, run.method)]
+        seen = [self._fresh(run) for run in found[:limit] if _may_see(principal, run)]
         return [each for each in seen if not states or each.run.status in states], more
 
     def _fresh(self, run: Run) -> Seen:
@@ -192,13 +197,13 @@ class Ledger:
         place = None if live.place is None else self._executor.admission.position(live.place)
         return Seen(live.as_run(), place)
 
-    async def cancel(self, principal: Principal, run_id: str) -> None:
+    async def cancel(self, principal: Principal | None, run_id: str) -> None:
         """Begin to end a run; one that has ended stays as it is. Raises NotFound; Conflict for another server's."""
         run = (await self.get(principal, run_id)).run
         if not self._executor.cancel(run_id) and not run.status.ended:
             raise Conflict(f"the run is under way on another server ({run.node}); cancel it there")
 
-    async def log(self, principal: Principal, run_id: str, offset: int, limit: int) -> tuple[str, int, bool]:
+    async def log(self, principal: Principal | None, run_id: str, offset: int, limit: int) -> tuple[str, int, bool]:
         """Text of a run's output from a byte on, where to go on, and whether that is its end."""
         run = (await self.get(principal, run_id)).run
         text, to, whole = await asyncio.to_thread(self._executor.folder.text, run_id, offset, limit)
@@ -330,8 +335,14 @@ def _attempt(run: Run) -> int:
     return run.attempt if run.status is RunStatus.QUEUED else run.attempt + 1
 
 
-def _require_own(principal: Principal, run: Run) -> None:
+def _may_see(principal: Principal | None, run: Run) -> bool:
+    return principal is None or may_exec(principal, run.module, run.method)
+
+
+def _require_own(principal: Principal | None, run: Run) -> None:
     """NotFound for a run of somebody else's, as for one that there never was."""
+    if principal is None:
+        return
     mine = run.key == principal.key if principal.session is None else run.session == principal.session
     if not mine or not may_exec(principal, run.module, run.method):
         raise NotFound("no such run")

@@ -54,7 +54,7 @@ class Exchange:
         self._scope, self._receive = scope, receive
         self._opening: asyncio.Task[Opened] | None = None
         self._closes = False
-        self._keeps = False
+        self._keeps = 0  # calls that asked for it
 
     @property
     def actor(self) -> Actor:
@@ -75,8 +75,10 @@ class Exchange:
 
     async def keep(self) -> None:
         """Have the session of a call without a token outlive it; in a batch, one call that asks is enough."""
-        if self._opening is not None and not self._keeps:
-            self._keeps = True
+        if self._opening is None:
+            return
+        self._keeps += 1
+        if self._keeps == 1:
             await self.system.sessions.keep(await self.session())
 
     async def unless_gone(self, work: Coroutine[Any, Any, T], gone: Callable[[], object]) -> T:
@@ -95,8 +97,8 @@ class Exchange:
             pass
 
     def let_go(self) -> None:
-        """Have the session of a call without a token end after all."""
-        self._keeps = False
+        """Take a `keep` back: its call was refused."""
+        self._keeps -= 1 if self._opening is not None else 0
 
     @property
     def ends(self) -> str | None:

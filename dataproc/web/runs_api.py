@@ -8,15 +8,15 @@ import re
 from datetime import datetime
 from typing import Any
 
-from dataproc.access.scopes import EXEC, require_exec
+from dataproc.access.scopes import ADMIN, EXEC, require_exec
 from dataproc.database.idempotency import MOST, Claim
 from dataproc.database.runs import Wanted
-from dataproc.errors import Conflict, InvalidParams, MethodNotFound, ModuleNotFound, NotFound, Overloaded
+from dataproc.errors import Conflict, Forbidden, InvalidParams, MethodNotFound, ModuleNotFound, NotFound, Overloaded
 from dataproc.executor import Call
 from dataproc.ledger import Seen, claim_of
 from dataproc.runs import Run, RunStatus
 from dataproc.settings import Settings
-from dataproc.types import Json, JsonObject, rfc3339, wire_id
+from dataproc.types import Json, JsonObject, Principal, rfc3339, wire_id
 from dataproc.web.exchange import Exchange
 from dataproc.web.methods import RpcMethod
 from dataproc.web.params import (
@@ -42,6 +42,7 @@ NO_CHANGES: JsonObject = {"created": [], "modified": [], "deleted": [], "shared"
 _NAME: JsonObject = {"type": "string", "minLength": 1}
 _OBJECT: JsonObject = {"type": "object"}
 _RUN_ID = Param("run_id", any_text, {"type": "string"}, "The run's id.")
+_ALL = Param("all", boolean, {"type": "boolean"}, "Runs of all keys; takes a key with `admin`.", False, True)
 _KEY_NAME = re.compile(rf"[\x20-\x7e]{{1,{MOST}}}")
 
 
@@ -85,21 +86,23 @@ def run_methods(settings: Settings) -> tuple[RpcMethod, ...]:
     return (
         _about("submit", submit, "Have a method run, and be told its id at once.", call_params(settings), submitted,
                refusals),
-        _about("get_run", get_run, "A run as it stands.", (_RUN_ID,), _RUN),
+        _about("get_run", get_run, "A run as it stands.", (_RUN_ID, _ALL), _RUN),
         _about("wait_run", wait_run, "A run once it has ended, or when the time is up.",
-               (_RUN_ID, Param("timeout", or_null(_wait), wait, "Seconds to wait.", USUAL_WAIT)), _RUN),
+               (_RUN_ID, Param("timeout", or_null(_wait), wait, "Seconds to wait.", USUAL_WAIT), _ALL), _RUN),
         _about("list_runs", list_runs, "The caller's runs, newest first.", (
             Param("status", or_null(_status), state, "Only those in this state.", None),
             Param("module", or_null(text), maybe, "Only those of this module.", None),
             Param("cursor", or_null(any_text), maybe, "Where the page before ended.", None),
             Param("limit", whole(1, MOST_PAGE), page, "At most so many.", PAGE),
+            _ALL,
         ), listed),
-        _about("cancel_run", cancel_run, "End a run. One that has ended stays as it is.", (_RUN_ID,), {"const": True},
-               (NotFound, Conflict)),
+        _about("cancel_run", cancel_run, "End a run. One that has ended stays as it is.", (_RUN_ID, _ALL),
+               {"const": True}, (NotFound, Conflict)),
         _about("get_log", get_log, "What a run printed, from a byte on.", (
             _RUN_ID,
             Param("offset", whole(0, 2**62), offset, "Byte to begin at.", 0),
             Param("limit", whole(1, MOST_LOG_PIECE), piece, "Bytes at most.", LOG_PIECE),
+            _ALL,
         ), part),
     )  # fmt: skip
 
@@ -107,7 +110,8 @@ def run_methods(settings: Settings) -> tuple[RpcMethod, ...]:
 def _about(
     name: str, handler: Any, summary: str, params: tuple[Param, ...], result: JsonObject, errors: Any = (NotFound,)
 ) -> RpcMethod:
-    return RpcMethod(f"dataproc.{name}", handler, summary, Signature(params), result, needs=EXEC, errors=errors)
+    admin = _ALL in params
+    return RpcMethod(f"dataproc.{name}", handler, summary, Signature(params), result, EXEC, errors, admin=admin)
 
 
 def claimed(
@@ -122,6 +126,16 @@ def claimed(
     if header is not None and not _KEY_NAME.fullmatch(header):
         raise InvalidParams.field("Idempotency-Key", f"is to be 1 to {MOST} printable ASCII characters")
     return claim_of(exchange.principal, named or header or "", call)
+
+
+def _reach(exchange: Exchange, every_key: bool) -> Principal | None:
+    """Whose runs are meant: the caller's, or with `all` everybody's."""
+    principal = exchange.principal
+    if not every_key:
+        return principal
+    if principal.via != "key" or ADMIN not in principal.scopes:
+        raise Forbidden("runs of all keys take a key with the scope admin", scope=ADMIN)
+    return None
 
 
 async def submit(
@@ -148,7 +162,11 @@ async def submit(
     call = Call(principal, session, canonical, method, params, input, output, timeout, exchange.request_id)
     await system.executor.plan(call)  # what is refused leaves no session behind
     await exchange.keep()
-    run = await system.ledger.submit(call, claim, closes=closes)
+    try:
+        run = await system.ledger.submit(call, claim, closes=closes)
+    except Exception:
+        exchange.let_go()
+        raise
     if run.session != session:
         exchange.let_go()  # somebody else was quicker under the same key
     return _submitted(run)
@@ -158,37 +176,42 @@ def _submitted(run: Run) -> JsonObject:
     return {"run_id": run.id, "status": run.status.value, "poll_after": POLL_AFTER}
 
 
-async def get_run(exchange: Exchange, run_id: str) -> Json:
+async def get_run(exchange: Exchange, run_id: str, all: bool) -> Json:  # noqa: A002
     """One run, in full."""
-    return run_view(await exchange.system.ledger.get(exchange.principal, run_id))
+    return run_view(await exchange.system.ledger.get(_reach(exchange, all), run_id))
 
 
-async def wait_run(exchange: Exchange, run_id: str, timeout: float | None) -> Json:  # noqa: ASYNC109 - a long poll
+async def wait_run(exchange: Exchange, run_id: str, timeout: float | None, all: bool) -> Json:  # noqa: A002, ASYNC109
     """The same, later."""
     wait = USUAL_WAIT if timeout is None else timeout
-    return run_view(await exchange.system.ledger.wait(exchange.principal, run_id, wait))
+    return run_view(await exchange.system.ledger.wait(_reach(exchange, all), run_id, wait))
 
 
 async def list_runs(
-    exchange: Exchange, status: RunStatus | None, module: str | None, cursor: str | None, limit: int
+    exchange: Exchange,
+    status: RunStatus | None,
+    module: str | None,
+    cursor: str | None,
+    limit: int,
+    all: bool,  # noqa: A002 - the contract's word
 ) -> Json:
     """A page of runs, each in short."""
     if module is not None:
         module = module.lower().replace("_", "-")
     wanted = Wanted(states=() if status is None else (status,), module=module, before=cursor)
-    found, following = await exchange.system.ledger.page(exchange.principal, wanted, limit)
+    found, following = await exchange.system.ledger.page(_reach(exchange, all), wanted, limit)
     return {"runs": [short_view(seen) for seen in found], "cursor": following}
 
 
-async def cancel_run(exchange: Exchange, run_id: str) -> Json:
+async def cancel_run(exchange: Exchange, run_id: str, all: bool) -> Json:  # noqa: A002
     """True, whether or not there was anything left to end."""
-    await exchange.system.ledger.cancel(exchange.principal, run_id)
+    await exchange.system.ledger.cancel(_reach(exchange, all), run_id)
     return True
 
 
-async def get_log(exchange: Exchange, run_id: str, offset: int, limit: int) -> Json:
+async def get_log(exchange: Exchange, run_id: str, offset: int, limit: int, all: bool) -> Json:  # noqa: A002
     """A piece of the log; `offset` says where the next begins."""
-    found, to, ended = await exchange.system.ledger.log(exchange.principal, run_id, offset, limit)
+    found, to, ended = await exchange.system.ledger.log(_reach(exchange, all), run_id, offset, limit)
     return {"text": found, "offset": to, "ended": ended}
 
 

@@ -6,10 +6,13 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,6 +21,7 @@ import pytest
 from tests.security.conftest import RpcError, Server, Session, restart, serving, until  # noqa: F401 - fixtures
 
 DATAPROC = "/api/v1/dataproc/jsonrpc"
+DATAPROC_COMMAND = str(Path(sys.executable).with_name("dataproc"))
 UNKNOWN, CONFLICT, CANCELLED, INTERRUPTED = -32013, -32011, -32008, -32014
 
 
@@ -139,6 +143,23 @@ def test_runs_of_others_are_unknown(server: Server, session: Session) -> None:
     reply = server.http.get(f"{server.url}/api/v1/dataproc/runs/{run_id}/events", headers=token(other))
     assert (reply.status_code, reply.json()["error"]["code"]) == (404, UNKNOWN)
     assert server.rpc(DATAPROC, "dataproc.get_run", {"run_id": run_id}, server.key)["run_id"] == run_id
+
+
+def test_an_operator_sees_all_runs(server: Server, session: Session) -> None:
+    """With `all`, a key with `admin` finds runs of other keys; another key is told that it may not."""
+    run_id = submit(session, "echo.echo", value=1)
+    made = subprocess.run(
+        [DATAPROC_COMMAND, "key", "create", "--name", "operator", "--scopes", "admin", "-o", "json"],
+        env=server.env, cwd=server.folder, check=True, capture_output=True,
+    )  # fmt: skip
+    told = json.loads(made.stdout)
+    operator = {"APIKey": told["apikey"], "Secret": told["secret"]}
+    found = server.rpc(DATAPROC, "dataproc.list_runs", {"all": True, "limit": 1000}, operator)["runs"]
+    assert run_id in [run["run_id"] for run in found]
+    assert server.rpc(DATAPROC, "dataproc.get_run", {"run_id": run_id, "all": True}, operator)["run_id"] == run_id
+    with pytest.raises(RpcError) as refused:
+        server.rpc(DATAPROC, "dataproc.list_runs", {"all": True}, server.key)
+    assert refused.value.data["scope"] == "admin"
 
 
 def test_a_cancel_reaches_the_process(session: Session) -> None:
