@@ -24,12 +24,22 @@ class Options:
     files: int = 100_000
     workers: int = 8
     rows: int = 1_000_000
+    megabytes: int = 1024
 
     @classmethod
     def quick(cls) -> Options:
         """A smoke run of some seconds, whose figures mean nothing."""
         return cls(
-            rounds=1, blocks=1, calls=5, openings=2, load_seconds=0.2, sessions=20, files=50, workers=2, rows=1000
+            rounds=1,
+            blocks=1,
+            calls=5,
+            openings=2,
+            load_seconds=0.2,
+            sessions=20,
+            files=50,
+            workers=2,
+            rows=1000,
+            megabytes=2,
         )
 
 

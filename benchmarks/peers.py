@@ -1,7 +1,8 @@
 """The peers: other ways to do the same job, append a line to a file in the session's folder and answer the count.
 
 bare: a FastAPI route in process. pool: FastAPI and a ProcessPoolExecutor. jsonrpc: fastapi-jsonrpc in process. None
-has sessions that end, credentials, isolation or records. Run as `python -m benchmarks.peers NAME FOLDER`.
+has sessions that end, credentials, isolation or records.
+files: transfers alone. Run as `python -m benchmarks.peers NAME FOLDER`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Header, Request
+from fastapi.responses import FileResponse
 
 from benchmarks.callers import Target
 from benchmarks.processes import serving
@@ -26,6 +28,7 @@ from benchmarks.processes import serving
 REPOSITORY = Path(__file__).parent.parent
 LINE = b"call\n"
 PATH = "/rpc"
+FILES = "/files/"
 BODY = '{"jsonrpc":"2.0","id":1,"method":"call","params":{}}'
 
 
@@ -86,7 +89,24 @@ def jsonrpc(root: str) -> Any:
     return app
 
 
-PEERS: dict[str, Callable[[str], Any]] = {"bare": bare, "pool": pool, "jsonrpc": jsonrpc}
+def files(root: str) -> Any:
+    """Files by Starlette's own means, and by a route that only writes the body down."""
+    app = FastAPI()
+
+    @app.get(FILES + "{name}")
+    async def read(name: str) -> FileResponse:
+        return FileResponse(f"{root}/{name}")
+
+    @app.put(FILES + "{name}")
+    async def write(name: str, request: Request) -> None:
+        with open(f"{root}/{name}", "wb") as file:  # noqa: ASYNC230 - the barest
+            async for piece in request.stream():
+                file.write(piece)
+
+    return app
+
+
+PEERS: dict[str, Callable[[str], Any]] = {"bare": bare, "pool": pool, "jsonrpc": jsonrpc, "files": files}
 NEEDS = {"jsonrpc": "fastapi_jsonrpc"}
 
 

@@ -9,6 +9,7 @@ from benchmarks.harness import Measured
 from benchmarks.scenarios import (
     ending_sessions,
     first_call,
+    listed_files,
     listed_sessions,
     many_files,
     many_sessions,
@@ -16,7 +17,9 @@ from benchmarks.scenarios import (
     opening_sessions,
     runs,
     scripts,
+    tabular_sql,
     throughput,
+    transfers,
     views,
     warm,
     worker_memory,
@@ -32,6 +35,8 @@ ALL: dict[str, Callable[[Bench], Measured]] = {
     "opening-sessions": opening_sessions.run,
     "listed-sessions": listed_sessions.run,
     "ending-sessions": ending_sessions.run,
+    "listed-files": listed_files.run,
+    "transfers": transfers.run,
     "run-records": runs.records,
     "submit": runs.submit,
     "first-line": runs.first_line,
@@ -40,5 +45,6 @@ ALL: dict[str, Callable[[Bench], Measured]] = {
     "watchers": runs.watchers,
     "views": views.run,
     "scripts": scripts.run,
+    "tabular-sql": tabular_sql.run,
     "object-storage": object_storage.run,
 }
