@@ -6,21 +6,26 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
+from sqlalchemy import Table, update
 
 from dataproc.access import NewKey
 from dataproc.composition import System, build
+from dataproc.database.tables import sessions, user_tokens
 from dataproc.web.app import create_app
 from tests.factories import a_settings, an_exec, open_session, with_key, with_token
 
 REPOSITORY = Path(__file__).parents[2]
 BASE = "/cra/ServiceGateway/Services"
 FRUIT = "/products/tables/views/fruit"
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @dataclass
@@ -30,9 +35,20 @@ class House:
     system: System
     client: httpx.AsyncClient
     folder: Path
+    keys: list[NewKey] = field(default_factory=list)
 
     async def key(self, name: str = "a", **chosen: Any) -> NewKey:
-        return await self.system.keys.create(name, **chosen)
+        self.keys.append(await self.system.keys.create(name, **chosen))
+        return self.keys[-1]
+
+    async def clear(self) -> None:
+        """End every session of the keys that were made."""
+        for key in self.keys:
+            await self.system.keys.revoke(key.id)
+        self.keys.clear()
+        while await self.system.sessions.due(1):
+            await self.system.reaper.look()
+            await self.system.reaper.settle()
 
     async def user(self, name: str = "a", **chosen: Any) -> User:
         """Somebody with a key, logged on."""
@@ -90,13 +106,20 @@ async def a_house(folder: Path, **chosen: Any) -> AsyncIterator[House]:
         await system.stop()
 
 
-@pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    async with a_house(tmp_path) as made:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
+    async with a_house(tmp_path_factory.mktemp("house")) as made:
         yield made
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
+async def house(shared: House) -> AsyncIterator[House]:
+    """The module's server, in which nothing is left of the tests before."""
+    yield shared
+    await shared.clear()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def user(house: House) -> User:
     return await house.user()
 
@@ -552,3 +575,29 @@ async def test_the_facade_stands_in_the_api_document(house: House) -> None:
         each["name"] for each in data["parameters"]
     }
     assert "post" in paths[BASE + "/{service}/Logon"]
+
+
+async def test_idle_clocks(tmp_path: Path) -> None:
+    """A session that was idle too long is 404, a user token 401; but while a session lives, its token does."""
+    async with a_house(tmp_path, credential_cache=0) as house:
+        user = await house.user()
+
+        async def idle(table: Table, **which: Any) -> None:
+            """As if nothing had been done for as long as may be."""
+            long_ago = update(table).values(idle_expires_at=1)
+            for name, value in which.items():
+                long_ago = long_ago.where(table.c[name] == value)
+            await house.system.sessions.wind()
+            await house.system.database.write(lambda connection: connection.execute(long_ago))
+
+        one, two = await user.kept(), await user.kept()
+        await idle(sessions, id=one)
+        assert (await user.send("/keepalive", session=one)).status_code == 404
+        assert (await user.send(f"{FRUIT}/data", headers={"session": one})).status_code == 404
+        await idle(user_tokens)
+        assert (await user.send("/keepalive", session=two)).status_code == 200
+        await idle(user_tokens)
+        await idle(sessions, id=two)
+        refused = await user.send("/keepalive")
+        assert (refused.status_code, refused.json()["rc"]) == (401, 8)
+        assert (await user.send("/products")).status_code == 401
