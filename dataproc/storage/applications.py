@@ -17,7 +17,8 @@ from dataproc.storage.index import Index, KeptFile, KeptFolder, Signature, scan,
 from dataproc.storage.keeping import fetch, finish, make_places, put
 from dataproc.storage.objects import CHUNK, Objects
 from dataproc.storage.paths import opened_folder
-from dataproc.storage.together import together
+from dataproc.storage.publishing import remove
+from dataproc.storage.together import alone, together
 
 
 @dataclass(eq=False)
@@ -64,7 +65,7 @@ class Applications:
     async def _fetched(self, key: str, module: str) -> _Application:
         folder = await on_disk(self._folders.application, key, module)
         application, top = _Application(folder), f"applications/{key}/"
-        listed = await on_disk(self._objects.keys, f"{top}{module}")
+        listed = await alone(self._objects.threads, self._objects.keys, f"{top}{module}")
         index = await asyncio.to_thread(_index, listed, len(top))
         await on_disk(make_places, application.tree, index, self._folders.worker_uid)
         parts = (
@@ -85,7 +86,7 @@ class Applications:
             if seen is not None:
                 application.seen[path] = seen
         if gone:
-            await on_disk(self._objects.remove, [f"applications/{key}/{path}" for path in gone])
+            await remove(self._objects, [f"applications/{key}/{path}" for path in gone])
             for path in gone:
                 del application.seen[path]
 

@@ -27,7 +27,7 @@ from dataproc.storage.index import Index, KeptFile, Signature
 from dataproc.storage.keeping import Survey, fetch, finish, make_places, put, survey
 from dataproc.storage.leases import Leases
 from dataproc.storage.objects import CHUNK, Objects
-from dataproc.storage.together import together
+from dataproc.storage.together import alone, together
 from dataproc.types import Dropped, Elsewhere, Lease, rfc3339
 
 BELIEVED = 1.0  # seconds for which another node's lease is believed without asking again
@@ -142,7 +142,7 @@ class CopyBackend:
         return Copy(session_id, tree, lease, index, seen, published, orphans=lease.fence > 1)
 
     async def _index(self, session_id: str, revision: str) -> Index:
-        data = await on_disk(self._objects.read, index_key(session_id, revision))
+        data = await alone(self._objects.threads, self._objects.read, index_key(session_id, revision))
         try:
             if data is None:
                 raise ValueError
@@ -204,7 +204,7 @@ class CopyBackend:
                 found.entries[path], found.seen[path] = kept
         index = Index(revision, found.entries)
         data = await asyncio.to_thread(index.dumps)
-        await on_disk(self._objects.write, index_key(copy.session, revision), data)
+        await alone(self._objects.threads, self._objects.write, index_key(copy.session, revision), data)
         if not await self._leases.commit(copy.session, copy.lease.fence, revision):
             await self._lost(copy)
             raise _conflict()

@@ -18,6 +18,7 @@ from dataproc.storage.keeping import sweep_copies
 from dataproc.storage.leases import Leases
 from dataproc.storage.objects import Objects
 from dataproc.storage.publishing import publish, remove
+from dataproc.storage.together import alone
 from dataproc.types import Dropped
 
 IDLE = 20  # times a lease's duration; then it is let run out, while the copy stays
@@ -171,7 +172,8 @@ class House:
     async def _deletion(self, session_id: str, certain: bool) -> None:
         """Delete all that there is. Whoever had the session may still be putting something, until it is certain."""
         try:
-            await remove(self._objects, await on_disk(self._objects.keys, session_place(session_id)))
+            left = await alone(self._objects.threads, self._objects.keys, session_place(session_id))
+            await remove(self._objects, left)
             self._deleted.add(session_id)
             if certain:
                 await self._leases.forget(session_id)

@@ -13,13 +13,12 @@ from functools import partial
 import structlog
 
 from dataproc.errors import StorageUnavailable
-from dataproc.storage.backend import on_disk
 from dataproc.storage.copy import Copy, index_key, revisions_of
 from dataproc.storage.folders import session_place
 from dataproc.storage.index import KEPT, Index, KeptFile
 from dataproc.storage.leases import Leases
 from dataproc.storage.objects import BULK, Objects
-from dataproc.storage.together import together
+from dataproc.storage.together import alone, together
 
 LONGEST = 1024  # bytes of a key
 
@@ -65,7 +64,7 @@ async def _copied(copy: Copy, target: Index, objects: Objects) -> None:
     before = copy.published
     wanted = {f"{place}/{path}": kept for path, kept in _nameable(target, place)}
     if before is None:  # whoever copied last was interrupted: what the names hold by now is not known
-        there = [key for folder in KEPT for key in await on_disk(objects.keys, f"{place}/{folder}")]
+        there = [key for folder in KEPT for key in await alone(objects.threads, objects.keys, f"{place}/{folder}")]
         changed = wanted
     else:
         held = {f"{place}/{path}": kept.key for path, kept in _nameable(before, place)}
@@ -95,7 +94,7 @@ def _nameable(index: Index, place: str) -> Iterable[tuple[str, KeptFile]]:
 async def _orphans(copy: Copy, target: Index, objects: Objects) -> set[str]:
     """What earlier holders put and did not live to name; our own fence's objects may be under way."""
     top = revisions_of(copy.session)
-    listed = await on_disk(objects.keys, top)
+    listed = await alone(objects.threads, objects.keys, top)
     needed = target.keys() | {index_key(copy.session, target.revision)}
     cut = len(top) + 1
     return await asyncio.to_thread(

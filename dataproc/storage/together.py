@@ -1,4 +1,4 @@
-"""Many blocking steps at once."""
+"""Blocking steps in threads of their own, one or many at once: a store that hangs holds up nobody's disk."""
 
 from __future__ import annotations
 
@@ -13,24 +13,45 @@ T = TypeVar("T")
 WIDTH = 16  # steps of one caller that are under way; others come in between
 
 
+async def alone(threads: Executor, work: Callable[..., T], *args: object) -> T:
+    """What one step returns. OSError becomes StorageUnavailable."""
+    try:
+        return await asyncio.get_running_loop().run_in_executor(threads, work, *args)
+    except OSError as error:
+        raise unavailable(error) from error
+
+
 async def together(threads: Executor, works: Iterable[Callable[[], T]]) -> list[T]:
     """What the works return, in no order. After the first that fails no more are begun, and its error is raised.
 
-    Returns or raises only when none is at work any more. OSError becomes StorageUnavailable.
+    Returns or raises only when none is at work any more, also if it is cancelled. OSError becomes StorageUnavailable.
     """
     loop = asyncio.get_running_loop()
     todo, results, errors = iter(works), list[T](), list[Exception]()
+    under_way: set[asyncio.Future[T]] = set()
+
+    def ended(step: asyncio.Future[T]) -> None:
+        under_way.discard(step)
+        if not step.cancelled():
+            step.exception()  # after a cancellation nobody asks for it
 
     async def work_off() -> None:
         for work in todo:
             if errors:
                 return
+            step = loop.run_in_executor(threads, work)
+            under_way.add(step)
+            step.add_done_callback(ended)
             try:
-                results.append(await loop.run_in_executor(threads, work))
+                results.append(await asyncio.shield(step))
             except Exception as error:
                 errors.append(error)
 
-    await asyncio.gather(*(work_off() for _ in range(WIDTH)))
+    try:
+        await asyncio.gather(*(work_off() for _ in range(WIDTH)))
+    finally:
+        if under_way:  # cancelled: a thread cannot be, and what it does must not come after what the caller does next
+            await asyncio.wait(set(under_way))
     if errors:
         raise unavailable(errors[0]) if isinstance(errors[0], OSError) else errors[0]
     return results

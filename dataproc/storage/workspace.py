@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from dataproc.clock import Clock
-from dataproc.errors import SessionEnded
+from dataproc.errors import Conflict, SessionEnded
 from dataproc.storage.archive import Archive, Kind
 from dataproc.storage.backend import Backend
 from dataproc.storage.files import Condition, Entry, Files, Reading, Written
@@ -254,6 +254,9 @@ class Checkout:
     ) -> None:
         try:
             await self._backend.commit(self._session_id, self._tree, self._application)
+        except Conflict:
+            self._all.refuse_gone(self._session_id)
+            raise
         finally:
             self._backend.leave(self._session_id, self._tree)
 
