@@ -26,6 +26,7 @@ from dataproc.engine.pool import WorkerPool
 from dataproc.executor import Executor
 from dataproc.ledger import Ledger
 from dataproc.reaper import Reaper
+from dataproc.recovery import Recovery
 from dataproc.registry import Registry
 from dataproc.scripts import Scripts
 from dataproc.sessions import Sessions
@@ -55,6 +56,7 @@ class System:
     pool: WorkerPool
     executor: Executor
     ledger: Ledger
+    recovery: Recovery
     reaper: Reaper
     node: Node
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -67,14 +69,14 @@ class System:
         settle(self.settings, self.engine)
         await self.registry.start()
         await self.reaper.start()
-        interrupted = await self.ledger.start()
+        interrupted = await self.recovery.start()
         self._tasks = [asyncio.create_task(self.pool.keep_house()), asyncio.create_task(self.workspaces.quotas.keep())]
         log.info("server.started", node=self.node.name, layers=list(self.engine.layers), interrupted_runs=interrupted)
 
     async def stop(self) -> None:
         """Let runs end for the close wait, then end every process and write down what is left to write."""
         await self.executor.stop(self.settings.close_wait)
-        await self.ledger.stop()
+        await self.recovery.stop()
         await self.reaper.stop()
         for task in self._tasks:
             task.cancel()
@@ -143,7 +145,8 @@ async def build(settings: Settings) -> System:
     workspaces.quotas.on_over = executor.exceeded
     workspaces.quotas.processes = lambda session: [worker.pid for worker in pool.busy_of(session)]
     reaper = Reaper(sessions, runs, executor, workspaces, settings, METRICS)
-    ledger = Ledger(executor, runs, IdempotencyKeys(database, settings.idempotency_retention), Nodes(database))
+    keys = IdempotencyKeys(database, settings.idempotency_retention)
+    ledger = Ledger(executor, runs, keys)
     ledger.close_session = lambda session: reaper.end(session, "closed")
     return System(
         settings=settings,
@@ -160,6 +163,7 @@ async def build(settings: Settings) -> System:
         pool=pool,
         executor=executor,
         ledger=ledger,
+        recovery=Recovery(executor, ledger, runs, keys, Nodes(database)),
         reaper=reaper,
         node=node,
     )

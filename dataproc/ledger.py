@@ -10,22 +10,17 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from dataproc.access.scopes import EXEC, may_exec
+from dataproc.access.scopes import may_exec
 from dataproc.database.idempotency import Claim, Claimed, IdempotencyKeys
-from dataproc.database.nodes import Nodes
 from dataproc.database.runs import RunStore, Wanted
-from dataproc.errors import Conflict, DataprocError, NotFound, StorageUnavailable, raised_by_name
+from dataproc.errors import Conflict, NotFound, StorageUnavailable, raised_by_name
 from dataproc.events import Event
 from dataproc.executor import Call, Executor
-from dataproc.runs import Failed, Run, RunStatus, told_of
+from dataproc.runs import Run, RunStatus
 from dataproc.types import Json, Principal
 from dataproc.under_way import UnderWay
 
-BEAT = 5.0  # seconds between signs of life
-SILENCE = 30.0  # seconds after which a server that is not heard counts as dead
-UPKEEP = 600.0  # seconds between two looks for old logs and keys
 ELSEWHERE = 0.25  # seconds between looks at a run of another server
-FORGOTTEN = 1000  # keys deleted in one transaction
 log = structlog.get_logger(__name__)
 
 
@@ -43,10 +38,9 @@ class Ledger:
     Run ids of others are unknown to a caller; None in the place of one is an operator, who knows all.
     """
 
-    def __init__(self, executor: Executor, runs: RunStore, keys: IdempotencyKeys, nodes: Nodes) -> None:
-        self._executor, self._runs, self._keys, self._nodes = executor, runs, keys, nodes
+    def __init__(self, executor: Executor, runs: RunStore, keys: IdempotencyKeys) -> None:
+        self._executor, self._runs, self._keys = executor, runs, keys
         self._tasks: set[asyncio.Task[None]] = set()
-        self._loops: list[asyncio.Task[None]] = []
         self.close_session: Callable[[str], Awaitable[None]] = _keep
 
     # -- new runs -------------------------------------------------------------------------------------------------
@@ -66,7 +60,7 @@ class Ledger:
         if known is not None:
             self._executor.drop(live)
             return await self._same(known, claim)
-        self._spawn(live)
+        self.spawn(live)
         return live.as_run()
 
     async def run_once(self, call: Call, claim: Claim) -> Run:
@@ -83,7 +77,7 @@ class Ledger:
         if known is not None:
             self._executor.drop(live)
             return await self._end_of((await self._same(known, claim)).id)
-        await asyncio.shield(self._spawn(live))
+        await asyncio.shield(self.spawn(live))
         if live.refused:
             await self._keys.release(claim, call.run_id)
         return live.as_run()
@@ -119,7 +113,8 @@ class Ledger:
             if run_id not in self._executor.live:
                 raise StorageUnavailable("the server is stopping; ask again under the same key")
 
-    def _spawn(self, live: UnderWay) -> asyncio.Task[None]:
+    def spawn(self, live: UnderWay) -> asyncio.Task[None]:
+        """See a run through, whether or not anybody waits."""
         task = asyncio.get_running_loop().create_task(self._see_through(live), name=f"run {live.call.run_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -128,9 +123,9 @@ class Ledger:
     async def _see_through(self, live: UnderWay) -> None:
         ended = await self._executor.run(live)
         if live.closes and not live.shelved:
-            await self._close(ended.run.id, ended.run.session)
+            await self.close_after(ended.run.id, ended.run.session)
 
-    async def _close(self, run_id: str, session: str) -> None:
+    async def close_after(self, run_id: str, session: str) -> None:
         """End the session of a run that was to end with it; several such runs, with the last of them."""
         try:
             if not any(live.closes for live in self._executor.live.values() if live.call.session == session):
@@ -138,6 +133,10 @@ class Ledger:
             await self._runs.closed(run_id)
         except StorageUnavailable as error:
             log.warning("session_end_failed", session_id=session, run_id=run_id, exc_info=error)
+
+    async def settle(self) -> None:
+        """Wait for all runs that are seen through here."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # -- known runs -----------------------------------------------------------------------------------------------
 
@@ -244,95 +243,9 @@ class Ledger:
             if not (await self._wait_elsewhere(run_id, patience)).run.status.ended:
                 yield None
 
-    # -- the server's life ----------------------------------------------------------------------------------------
-
-    async def start(self) -> int:
-        """Judge and take up what an earlier life of this server, or a dead one, left; returns how many it judged."""
-        judged = await self._take_over(self._executor.node)
-        for run_id, session in await self._runs.to_close(self._executor.node):
-            await self._close(run_id, session)
-        self._loops = [asyncio.create_task(self._beat()), asyncio.create_task(self._upkeep())]
-        return judged
-
-    async def stop(self) -> None:
-        """After the executor's stop: leave nothing running here."""
-        for loop in self._loops:
-            loop.cancel()
-        await asyncio.gather(*self._loops, *self._tasks, return_exceptions=True)
-        try:
-            await self._nodes.leave(self._executor.node)
-        except StorageUnavailable as error:
-            log.warning("node_not_left", exc_info=error)
-
-    async def _take_over(self, node: str = "") -> int:
-        """Those of dead servers, and at the start what this one left itself."""
-        await self._nodes.beat(self._executor.node)
-        broken = []
-        for run in await self._runs.orphans(node, SILENCE):
-            if not run.submitted or not await self._may_run(run):
-                broken.append(run)
-            elif (mine := await self._runs.adopt(run, self._executor.node, _attempt(run))) is not None:
-                await self._resume(mine)
-        judged = await self._runs.interrupt(broken) if broken else []
-        for run in judged:
-            if run.closes:
-                await self._close(run.id, run.session)
-        return len(judged)
-
-    async def _may_run(self, run: Run) -> bool:
-        if run.status is RunStatus.QUEUED:
-            return True
-        try:
-            entry = await self._executor.registry.resolve(run.module)
-            return run.attempt <= entry.method(run.method).retries
-        except DataprocError:
-            return False
-
-    async def _resume(self, run: Run) -> None:
-        """Have a submitted run of an earlier life run now."""
-        caller = Principal(run.key, "key", frozenset({EXEC}), session=run.session)
-        call = Call(
-            caller, run.session, run.module, run.method, run.params, run.input, run.output, run.timeout,
-            run.request_id, run.id,
-        )  # fmt: skip
-        try:
-            await self._executor.sessions.live(run.session)
-            entry, method = await self._executor.plan(call)
-            live = self._executor.begin(call, entry, method)
-        except DataprocError as error:
-            ended = run.evolve(Failed.status, ended_at=self._executor.clock.now(), error=told_of(error))
-            await self._runs.finish(ended)
-            return
-        live.created, live.closes, live.attempt = run.created_at, run.closes, run.attempt
-        live.recorded = live.submitted = True
-        live.task = self._executor.task_of(live)
-        self._spawn(live)
-
-    async def _beat(self) -> None:
-        while True:
-            await asyncio.sleep(BEAT)
-            try:
-                await self._take_over()
-            except Exception as error:
-                log.warning("take_over_failed", exc_info=error)
-
-    async def _upkeep(self) -> None:
-        while True:
-            try:
-                while await self._keys.forget(FORGOTTEN) >= FORGOTTEN:
-                    pass
-                await asyncio.to_thread(self._executor.folder.forget, self._executor.settings.log_retention)
-            except Exception as error:
-                log.warning("upkeep_failed", exc_info=error)
-            await asyncio.sleep(UPKEEP)
-
 
 async def _keep(session: str) -> None:
     """Sessions that nobody ends."""
-
-
-def _attempt(run: Run) -> int:
-    return run.attempt if run.status is RunStatus.QUEUED else run.attempt + 1
 
 
 def _may_see(principal: Principal | None, run: Run) -> bool:

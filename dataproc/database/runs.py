@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Select, delete, or_, select, text, update
+from sqlalchemy import Connection, Select, delete, select, text, update
 
 from dataproc.database.core import Database
 from dataproc.database.run_rows import insert_all, row_of, run_of, upsert
-from dataproc.database.tables import NOT_COMPLETED, micros, nodes, runs
+from dataproc.database.tables import NOT_COMPLETED, micros, runs
 from dataproc.errors import NotFound
 from dataproc.runs import Run, RunStatus, WasInterrupted, error_of, told_of
 from dataproc.types import first_id_of
@@ -114,12 +114,14 @@ class RunStore:
         query = _listing(wanted).limit(limit)
         return await self._database.read(lambda connection: [run_of(row) for row in connection.execute(query)])
 
-    async def orphans(self, node: str, silent_for: float) -> list[Run]:
-        """Unfinished runs of this node, for its start, and of nodes that have not been heard for so many seconds."""
-        before = micros(self._database.now() - timedelta(seconds=silent_for))
-        alive = select(nodes.c.name).where(nodes.c.beat_at >= before)
-        dead = or_(runs.c.node == node, runs.c.node.not_in(alive))
-        query = select(runs).where(_UNFINISHED, dead).order_by(runs.c.id)
+    async def unfinished_nodes(self) -> set[str]:
+        """The servers that runs are queued on or under way on, as far as the records say."""
+        query = select(runs.c.node).where(_UNFINISHED).distinct()
+        return await self._database.read(lambda connection: set(connection.scalars(query)))
+
+    async def left_by(self, servers: Collection[str]) -> list[Run]:
+        """Unfinished runs of these servers, oldest first."""
+        query = select(runs).where(_UNFINISHED, runs.c.node.in_(servers)).order_by(runs.c.id)
         return await self._database.read(lambda connection: [run_of(row) for row in connection.execute(query)])
 
     async def adopt(self, run: Run, node: str, attempt: int) -> Run | None:

@@ -20,7 +20,6 @@ from sqlalchemy.exc import IntegrityError
 import dataproc.database
 from dataproc.clock import ManualClock, SystemClock
 from dataproc.database import Database, NewerSchemaError, RunStore
-from dataproc.database.nodes import Nodes
 from dataproc.database.tables import SCHEMA, keys, metadata
 from dataproc.errors import NotFound, StorageUnavailable
 from dataproc.runs import Run, RunStatus, Usage
@@ -207,8 +206,8 @@ class DatabaseContract:
             ("d", RunStatus.RUNNING, "there"),
         ):
             await store.record(a_run(run_id, status=status, node=node))
-        await Nodes(database).beat("there")
-        judged = await store.interrupt(await store.orphans("here", 30))
+        assert await store.unfinished_nodes() == {"here", "there"}
+        judged = await store.interrupt(await store.left_by({"here"}))
         assert {run.id for run in judged} == {"a", "b"}
         found = [await store.get(each) for each in "abcd"]
         assert [run.status.value for run in found] == ["interrupted", "interrupted", "completed", "running"]

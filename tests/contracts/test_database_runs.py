@@ -62,21 +62,29 @@ async def test_a_key_lives_for_its_time(servers: tuple[Database, Database]) -> N
 
 
 async def test_runs_of_a_dead_server_are_taken_up_once(servers: tuple[Database, Database]) -> None:
-    """A server that is heard keeps its runs; of one that is not, one other takes each."""
+    """A server that is heard keeps its runs, whatever clocks say; of one that is not, one other takes each."""
     one, two = (RunStore(each) for each in servers)
     nodes, clock = Nodes(servers[0]), servers[0].clock
     assert isinstance(clock, ManualClock)
     run = a_run()
     await one.record(run)
     await nodes.beat("one")
-    assert await two.orphans("two", 30) == []
+    watching = Nodes(servers[1])
+    assert await watching.dead(await two.unfinished_nodes(), 30) == set()
+    clock.jump(86400)
+    assert await watching.dead({"one"}, 30) == set()
+    clock.advance(29)
+    await nodes.beat("one")
+    clock.advance(2)
+    assert await watching.dead({"one"}, 30) == set()
     clock.advance(31)
-    (found,) = await two.orphans("two", 30)
+    assert await watching.dead({"one"}, 30) == {"one"}
+    (found,) = await two.left_by({"one"})
     taken = await asyncio.gather(one.adopt(found, "three", 1), two.adopt(found, "two", 1))
     assert len([each for each in taken if each is not None]) == 1
-    await nodes.beat("two")
-    await nodes.beat("three")
-    assert await one.orphans("", 30) == []
+    assert await one.left_by({"one"}) == []
+    await nodes.leave("one")
+    assert await Nodes(servers[1]).dead({"one"}, 30) == {"one"}
 
 
 async def test_a_full_disk_loses_no_record(servers: tuple[Database, Database]) -> None:
