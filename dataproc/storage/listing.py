@@ -7,10 +7,12 @@ import json
 import os
 import re
 import stat
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from fnmatch import translate
+from itertools import islice
 
 from dataproc.errors import InvalidParams
 from dataproc.storage.files import Entry, Files
@@ -67,7 +69,9 @@ def list_folder(files: Files, path: RelPath, selection: Selection) -> Listing:
 def _walk(root: int, top: Names, after: Names, deep: bool) -> Iterator[Names]:
     """The names below `top`, relative to it, in order, those behind `after`; a folder before what is in it."""
     if not deep:
-        yield from ((name,) for name in _names(root, top) if (name,) > after)
+        found = _names(root, top)
+        start = bisect_right(found, after[0]) if after else 0
+        yield from ((name,) for name in islice(found, start, None))
         return
     pending = [iter(_children(root, top, (), after))]
     while pending:

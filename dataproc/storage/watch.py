@@ -130,6 +130,8 @@ class Watch:
     # -------------------------------------------------------------------------------------------------- events
 
     def _see(self, folder: Folder, mask: int, name: str) -> None:
+        if folder.gone:
+            return  # where it is now, if anywhere, it is walked
         if mask & inotify.IS_FOLDER:
             if mask & (_GONE | _NEW):
                 self._drop(folder, name)
