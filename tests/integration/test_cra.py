@@ -19,7 +19,7 @@ from dataproc.access import NewKey
 from dataproc.composition import System, build
 from dataproc.database.tables import sessions, user_tokens
 from dataproc.web.app import create_app
-from tests.factories import a_settings, an_exec, open_session, with_key, with_token
+from tests.factories import a_settings, an_exec, call, open_session, with_key, with_token
 
 REPOSITORY = Path(__file__).parents[2]
 BASE = "/cra/ServiceGateway/Services"
@@ -310,9 +310,15 @@ async def test_the_weather_needs_no_upload(user: User) -> None:
 async def test_rows_of_a_file_of_the_session(house: House, user: User) -> None:
     """`tabular.rows` shows a file that came by another door into the same session; columns as a list."""
     session = await user.kept()
-    await house.system.sessions.live(session)
-    async with house.system.workspaces.of(session).checkout() as tree:
-        (tree.files / "t.csv").write_text("a,b,c\n1,2,x\n3,4,y\n")
+    async with httpx.AsyncClient(transport=house.client._transport, base_url="http://x") as other:
+        other.headers.update(with_key(user.key))
+        issued = (await call(other, "session.issue_token", {"session_id": session}))["result"]
+        put = await other.put(
+            "/api/v1/dataproc/files/t.csv",
+            content=b"a,b,c\n1,2,x\n3,4,y\n",
+            headers=with_token(issued["access_token"]),
+        )
+        assert put.status_code == 201, put.text
     sent = {"session": session}
     answer = await user.send("/products/tabular/views/rows/data", headers=sent, file="t.csv", columns="c,a", sort="B.D")
     assert answer.json()["Rows"] == [{"c": "y", "a": 3}, {"c": "x", "a": 1}]
