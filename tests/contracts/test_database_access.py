@@ -159,7 +159,7 @@ class TestCredentials:
         """Is refused from that instant on, cached or not, and says why; its sessions end with it."""
         made = await house.keys.create("a", expires_in=60.5)
         opened = await house.sessions.open(await house.caller(made))
-        assert opened.expires_in == 60
+        assert opened.expires_in == 61
         house.clock.advance(60)
         await house.caller(made)
         house.clock.advance(0.5)
