@@ -26,6 +26,7 @@ from dataproc.storage import inotify, unseen
 from dataproc.storage.folders import Tree
 from dataproc.storage.paths import unavailable
 from dataproc.storage.watch import Changes, Usage, Watch
+from dataproc.telemetry import METRICS
 
 BUSY, IDLE = 0.2, 0.5  # seconds between looks: while runs are under way, and while none is
 UNSEEN = 0.4  # seconds between searches for what events do not tell
@@ -377,4 +378,5 @@ def over(quota: str, limit: int, used: int) -> QuotaExceeded:
         "key_files": "the key's sessions have {used} files and directories, above its quota of {limit}; delete some",
         "free_space": "the disk of the storage has {used} bytes left, and {limit} are to stay free; delete files",
     }[quota]
+    METRICS.rejected(quota)
     return QuotaExceeded(told.format(used=used, limit=limit), quota=quota, limit=limit, used=used)
