@@ -24,9 +24,9 @@ from dataproc.errors import InvalidParams, StorageUnavailable
 from dataproc.settings import Settings
 
 CHUNK = 8 * 2**20  # bytes of one request for a part of a large object
-SMALL = 2**20  # bytes that are read at once, and hashed as they are sent
+SMALL = 4 * 2**20  # bytes that are read at once, and hashed as they are sent
 AT_ONCE = 16  # requests under way
-LARGE_AT_ONCE = 3  # large files being put: each has some chunks in memory
+LARGE_AT_ONCE = 4  # large files being put: each has some chunks in memory
 PARTS_AT_ONCE = 4
 PATIENCE = 5.0  # seconds after which nothing is begun anew; what the store's own client tries comes on top
 PAUSE = 0.2  # seconds before the second try
