@@ -8,8 +8,9 @@ from dataproc.storage.backend import Backend, LocalBackend
 from dataproc.storage.copies import CopyBackend
 from dataproc.storage.folders import Folders, Tree
 from dataproc.storage.leases import Leases, Ledger, MemoryLeases
+from dataproc.storage.limits import Limits
 from dataproc.storage.objects import Objects
-from dataproc.storage.quotas import Limits, Quotas
+from dataproc.storage.quotas import Quotas
 from dataproc.storage.watch import Changes, Usage
 from dataproc.storage.workspace import Workspace, Workspaces
 

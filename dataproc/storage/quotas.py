@@ -13,20 +13,17 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Self, TypeVar
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import structlog
 
 from dataproc.errors import QuotaExceeded
-from dataproc.settings import Settings
 from dataproc.storage import inotify, unseen
 from dataproc.storage.folders import Tree
+from dataproc.storage.limits import NOTHING, Limits, Watched, over
 from dataproc.storage.paths import unavailable
-from dataproc.storage.watch import Changes, Usage, Watch
-from dataproc.telemetry import METRICS
+from dataproc.storage.watch import Usage, Watch
 
 BUSY, IDLE = 0.2, 0.5  # seconds between looks: while runs are under way, and while none is
 UNSEEN = 0.4  # seconds between searches for what events do not tell
@@ -37,45 +34,7 @@ REMEMBERED = 100_000  # sessions whose use is counted for their keys
 MOST_WAITING = 100_000  # events of one session that wait to be taken in
 
 T = TypeVar("T")
-_NOTHING = Usage()
 _log = structlog.get_logger("dataproc.storage")
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What may be taken; None: no limit. free: bytes that have to stay free on the disk; None: a small share of it."""
-
-    session_bytes: int
-    session_files: int
-    key_bytes: int | None
-    key_files: int | None
-    free: int | None
-    idle: float  # seconds after its last use that a session is watched
-
-    @classmethod
-    def of(cls, settings: Settings) -> Limits:
-        """As the settings say."""
-        return cls(
-            settings.session_bytes, settings.session_files, settings.key_bytes, settings.key_files,
-            settings.free_space, settings.warm_life,
-        )  # fmt: skip
-
-
-@dataclass(eq=False, slots=True)
-class Watched:
-    """A session under watch. tolerated: use above a limit that was told of already, so that it can be reduced."""
-
-    session: str
-    key: str
-    tree: Tree
-    watch: Watch
-    tolerated: Usage = _NOTHING
-    judged: Usage = _NOTHING  # use when it was last compared with the limits
-    before: int = 0  # bytes at the last look
-    grown: int = 0  # bytes since the look before
-    users: int = 0
-    reserved: int = 0  # bytes of uploads under way
-    used_at: float = 0.0
 
 
 class Quotas:
@@ -100,7 +59,7 @@ class Quotas:
     async def watch(self, session: str, tree: Tree, key: str) -> Watched:
         """The session under watch; a first look walks it. Near free where it is watched already."""
         found = self._watched.get(session)
-        if found is None or found.tree is not tree:
+        if found is None or (found.tree is not tree and found.tree != tree):
             found = await self._begin(session, tree, key)
         found.key = key or found.key
         found.used_at = time.monotonic()
@@ -133,7 +92,7 @@ class Quotas:
     async def usage(self, session: str, tree: Tree) -> Usage:
         """What a session takes now."""
         if session not in self._watched and not tree.files.is_dir():
-            return _NOTHING
+            return NOTHING
         return await self.settled(await self.watch(session, tree, ""), _usage)
 
     # --------------------------------------------------------------------------------------------------- looking
@@ -195,11 +154,11 @@ class Quotas:
             found.tolerated = usage
         return error
 
-    def _key_exceeded(self, key: str, more: Usage = _NOTHING) -> QuotaExceeded | None:
+    def _key_exceeded(self, key: str, more: Usage = NOTHING) -> QuotaExceeded | None:
         limits = self._limits
         if limits.key_bytes is None and limits.key_files is None:
             return None
-        known = self._of_keys.get(key, _NOTHING)
+        known = self._of_keys.get(key, NOTHING)
         taken = Usage(known.bytes + more.bytes, known.files + more.files)
         if limits.key_bytes is not None and taken.bytes > limits.key_bytes:
             return over("key_bytes", limits.key_bytes, taken.bytes)
@@ -215,9 +174,9 @@ class Quotas:
         for counted, sign in ((before, -1), (now, 1)):
             if counted is not None:
                 key, usage = counted
-                known = self._of_keys.get(key, _NOTHING)
+                known = self._of_keys.get(key, NOTHING)
                 self._of_keys[key] = Usage(known.bytes + sign * usage.bytes, known.files + sign * usage.files)
-                if self._of_keys[key] == _NOTHING:
+                if self._of_keys[key] == NOTHING:
                     del self._of_keys[key]
         if now is not None:
             self._sums[session] = now
@@ -304,79 +263,5 @@ class Quotas:
             raise unavailable(OSError(errno.ENOSPC, error.message))  # no limit of the caller's
 
 
-class Room:
-    """What an upload takes before it has its name, for `async with`."""
-
-    def __init__(self, quotas: Quotas, watched: Watched, replaced: int | None) -> None:
-        """replaced: the bytes of the file in whose place it comes, None where there is none."""
-        self._quotas, self._watched, self._replaced = quotas, watched, replaced
-        self._taken = 0
-
-    def require(self, announced: int) -> None:
-        """Raises QuotaExceeded where that many bytes would not fit."""
-        new = self._replaced is None
-        self._quotas.require_room(self._watched, Usage(announced - (self._replaced or 0), int(new)))
-
-    async def kept(self, chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-        """The chunks, as far as they fit. Raises QuotaExceeded."""
-        async for chunk in chunks:
-            self._taken += len(chunk)
-            self._watched.reserved += len(chunk)
-            self._quotas.require_room(self._watched, Usage(-(self._replaced or 0), 0))
-            yield chunk
-
-    async def __aenter__(self) -> Self:
-        self._quotas.enter(self._watched)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._watched.reserved -= self._taken
-        self._quotas.leave(self._watched)
-
-
-class Observed:
-    """A run in a session, for `async with`: what it changes, and whether it takes too much."""
-
-    __slots__ = ("_mark", "_quotas", "_watched")
-
-    def __init__(self, quotas: Quotas, watched: Watched) -> None:
-        self._quotas, self._watched = quotas, watched
-        self._mark: int | None = None
-
-    async def __aenter__(self) -> Self:
-        self._mark = await self._quotas.settled(self._watched, Watch.mark)
-        self._quotas.enter(self._watched)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._quotas.leave(self._watched)
-        if (mark := self._mark) is not None:
-            await self._quotas.settled(self._watched, lambda watch: watch.forget(mark))
-
-    async def end(self) -> tuple[Changes, QuotaExceeded | None]:
-        """To be asked once, when the run has ended: what was changed meanwhile, and the quota that is exceeded."""
-        mark, self._mark = self._mark, None
-        assert mark is not None
-        changes = await self._quotas.settled(self._watched, lambda watch: watch.changes(mark))
-        return changes, self._quotas.exceeded(self._watched)
-
-
 def _usage(watch: Watch) -> Usage:
     return watch.usage
-
-
-def over(quota: str, limit: int, used: int) -> QuotaExceeded:
-    """The error, with its figures."""
-    told = {
-        "session_bytes": "the files of the session take {used} bytes, above its quota of {limit}; delete some",
-        "session_files": "the session has {used} files and directories, above its quota of {limit}; delete some",
-        "key_bytes": "the files of the key's sessions take {used} bytes, above its quota of {limit}; delete some",
-        "key_files": "the key's sessions have {used} files and directories, above its quota of {limit}; delete some",
-        "free_space": "the disk of the storage has {used} bytes left, and {limit} are to stay free; delete files",
-    }[quota]
-    METRICS.rejected(quota)
-    return QuotaExceeded(told.format(used=used, limit=limit), quota=quota, limit=limit, used=used)

@@ -17,8 +17,9 @@ from dataproc.storage.backend import Backend
 from dataproc.storage.files import Condition, Entry, Files, Reading, Written
 from dataproc.storage.folders import Folders, Tree, session_place
 from dataproc.storage.listing import Listing, Selection, list_folder
+from dataproc.storage.observing import Observed, Room
 from dataproc.storage.paths import RelPath, told
-from dataproc.storage.quotas import Observed, Quotas, Room
+from dataproc.storage.quotas import Quotas
 from dataproc.storage.upload import Upload
 from dataproc.storage.watch import Usage
 from dataproc.types import Elsewhere, rfc3339

@@ -15,7 +15,9 @@ import pytest
 from dataproc.errors import QuotaExceeded
 from dataproc.storage import Changes, Tree, Usage, inotify
 from dataproc.storage.folders import Folders
-from dataproc.storage.quotas import Limits, Observed, Quotas, Room, Watched
+from dataproc.storage.limits import Limits, Watched
+from dataproc.storage.observing import Observed, Room
+from dataproc.storage.quotas import Quotas
 from dataproc.storage.watch import TOPS, taken
 
 SESSION = "5e551011-0000-4000-8000-000000000001"

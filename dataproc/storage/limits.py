@@ -1,0 +1,63 @@
+"""What sessions may take, and what is told of those that take more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dataproc.errors import QuotaExceeded
+from dataproc.settings import Settings
+from dataproc.storage.folders import Tree
+from dataproc.storage.watch import Usage, Watch
+from dataproc.telemetry import METRICS
+
+NOTHING = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What may be taken; None: no limit. free: bytes that have to stay free on the disk; None: a small share of it."""
+
+    session_bytes: int
+    session_files: int
+    key_bytes: int | None
+    key_files: int | None
+    free: int | None
+    idle: float  # seconds after its last use that a session is watched
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        """As the settings say."""
+        return cls(
+            settings.session_bytes, settings.session_files, settings.key_bytes, settings.key_files,
+            settings.free_space, settings.warm_life,
+        )  # fmt: skip
+
+
+@dataclass(eq=False, slots=True)
+class Watched:
+    """A session under watch. tolerated: use above a limit that was told of already, so that it can be reduced."""
+
+    session: str
+    key: str
+    tree: Tree
+    watch: Watch
+    tolerated: Usage = NOTHING
+    judged: Usage = NOTHING  # use when it was last compared with the limits
+    before: int = 0  # bytes at the last look
+    grown: int = 0  # bytes since the look before
+    users: int = 0
+    reserved: int = 0  # bytes of uploads under way
+    used_at: float = 0.0
+
+
+def over(quota: str, limit: int, used: int) -> QuotaExceeded:
+    """The error, with its figures."""
+    told = {
+        "session_bytes": "the files of the session take {used} bytes, above its quota of {limit}; delete some",
+        "session_files": "the session has {used} files and directories, above its quota of {limit}; delete some",
+        "key_bytes": "the files of the key's sessions take {used} bytes, above its quota of {limit}; delete some",
+        "key_files": "the key's sessions have {used} files and directories, above its quota of {limit}; delete some",
+        "free_space": "the disk of the storage has {used} bytes left, and {limit} are to stay free; delete files",
+    }[quota]
+    METRICS.rejected(quota)
+    return QuotaExceeded(told.format(used=used, limit=limit), quota=quota, limit=limit, used=used)

@@ -1,0 +1,73 @@
+"""A run, or an upload, in a session whose use is watched."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator
+from types import TracebackType
+from typing import Self
+
+from dataproc.errors import QuotaExceeded
+from dataproc.storage.limits import Watched
+from dataproc.storage.quotas import Quotas
+from dataproc.storage.watch import Changes, Usage, Watch
+
+
+class Room:
+    """What an upload takes before it has its name, for `async with`."""
+
+    def __init__(self, quotas: Quotas, watched: Watched, replaced: int | None) -> None:
+        """replaced: the bytes of the file in whose place it comes, None where there is none."""
+        self._quotas, self._watched, self._replaced = quotas, watched, replaced
+        self._taken = 0
+
+    def require(self, announced: int) -> None:
+        """Raises QuotaExceeded where that many bytes would not fit."""
+        new = self._replaced is None
+        self._quotas.require_room(self._watched, Usage(announced - (self._replaced or 0), int(new)))
+
+    async def kept(self, chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+        """The chunks, as far as they fit. Raises QuotaExceeded."""
+        async for chunk in chunks:
+            self._taken += len(chunk)
+            self._watched.reserved += len(chunk)
+            self._quotas.require_room(self._watched, Usage(-(self._replaced or 0), 0))
+            yield chunk
+
+    async def __aenter__(self) -> Self:
+        self._quotas.enter(self._watched)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._watched.reserved -= self._taken
+        self._quotas.leave(self._watched)
+
+
+class Observed:
+    """A run in a session, for `async with`: what it changes, and whether it takes too much."""
+
+    __slots__ = ("_mark", "_quotas", "_watched")
+
+    def __init__(self, quotas: Quotas, watched: Watched) -> None:
+        self._quotas, self._watched = quotas, watched
+        self._mark: int | None = None
+
+    async def __aenter__(self) -> Self:
+        self._mark = await self._quotas.settled(self._watched, Watch.mark)
+        self._quotas.enter(self._watched)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._quotas.leave(self._watched)
+        if (mark := self._mark) is not None:
+            await self._quotas.settled(self._watched, lambda watch: watch.forget(mark))
+
+    async def end(self) -> tuple[Changes, QuotaExceeded | None]:
+        """To be asked once, when the run has ended: what was changed meanwhile, and the quota that is exceeded."""
+        mark, self._mark = self._mark, None
+        assert mark is not None
+        changes = await self._quotas.settled(self._watched, lambda watch: watch.changes(mark))
+        return changes, self._quotas.exceeded(self._watched)
