@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Condition, Thread
 from typing import Any
 
 import structlog
 from sqlalchemy import Connection, Engine
+from sqlalchemy.engine.interfaces import DBAPICursor
 
 from dataproc.database.connect import BEGIN, unavailable
 from dataproc.errors import StorageUnavailable
@@ -151,27 +152,50 @@ def _run_each(connection: Connection, items: list[Item], behind: list[Work]) -> 
 
 def _run_alone(connection: Connection, item: Item) -> None:
     """Run one work so that its failure undoes nothing of its neighbours."""
-    savepoint = connection.begin_nested()
     try:
-        item.result = item.work(connection)
-        savepoint.commit()
+        with _savepoint(connection):
+            item.result = item.work(connection)
     except Exception as error:
-        savepoint.rollback()  # where even that fails, the transaction is lost, with all that is in it
         if told := unavailable(error):
             raise told from error
         item.error = error
 
 
 def _run_quietly(connection: Connection, work: Work) -> None:
-    savepoint = connection.begin_nested()
     try:
-        work(connection)
-        savepoint.commit()
+        with _savepoint(connection):
+            work(connection)
     except Exception as error:
-        savepoint.rollback()
         if unavailable(error):
             raise
         _log.error("database_write_behind_failed", exc_info=error)
+
+
+@contextmanager
+def _savepoint(connection: Connection) -> Iterator[None]:
+    """Undo what the block did where it raises.
+
+    Said to the driver itself: SQLAlchemy's own savepoints take longer than many a work.
+    """
+    cursor = connection.connection.cursor()
+    try:
+        _say(cursor, "SAVEPOINT work")
+        try:
+            yield
+        except BaseException:
+            _say(cursor, "ROLLBACK TO SAVEPOINT work")
+            _say(cursor, "RELEASE SAVEPOINT work")
+            raise
+        _say(cursor, "RELEASE SAVEPOINT work")
+    finally:
+        cursor.close()
+
+
+def _say(cursor: DBAPICursor, statement: str) -> None:
+    try:
+        cursor.execute(statement)
+    except Exception as error:  # the transaction is lost, with all that is in it
+        raise StorageUnavailable("the database does not answer; try again") from error
 
 
 def _settle(items: list[Item]) -> None:
