@@ -137,7 +137,7 @@ async def build(settings: Settings) -> System:
     pool = WorkerPool(engine, settings)
     registry = Registry(settings, engine.describe, clock)
 
-    catalogue = Catalogue(database, settings.storage_url, workspaces.folders.root)
+    catalogue = Catalogue(database, settings, workspaces.folders.root)
     scripts = Scripts(catalogue, workspaces, node.name, engine.place)
     registry.on_retired(pool.retire)
     workspaces.on_left(pool.forget)

@@ -141,7 +141,7 @@ class World:
     catalogue: Catalogue = field(init=False)
 
     def __post_init__(self) -> None:
-        self.catalogue = Catalogue(self.database, self.settings.storage_url, self.workspaces.folders.root)
+        self.catalogue = Catalogue(self.database, self.settings, self.workspaces.folders.root)
         self.app = create_app(self)  # type: ignore[arg-type]
 
     async def key(self, name: str = "", **chosen: Any) -> NewKey:

@@ -11,6 +11,7 @@ from dataproc.catalogue.results import Results
 from dataproc.catalogue.shares import Shares
 from dataproc.catalogue.store import Store
 from dataproc.database import Database
+from dataproc.settings import Settings
 
 __all__ = ["Catalogue", "Dataset", "Model"]
 
@@ -18,9 +19,9 @@ __all__ = ["Catalogue", "Dataset", "Model"]
 class Catalogue:
     """All of it, on one database and one store."""
 
-    def __init__(self, database: Database, url: str, local: Path) -> None:
-        """url: fsspec's, of the storage's root. local: a folder of this machine, on the file system of sessions."""
-        store = Store(url)
+    def __init__(self, database: Database, settings: Settings, local: Path) -> None:
+        """local: a folder of this machine, on the file system of the sessions' folders."""
+        store = Store.of(settings)
         self.renditions = Renditions(local / "renditions", store)
         self.datasets = Datasets(database, store, self.renditions)
         self.models = Models(database, store)

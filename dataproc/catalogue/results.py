@@ -20,7 +20,7 @@ from dataproc.catalogue.store import Store
 from dataproc.database import Database
 from dataproc.database import catalogue as db
 from dataproc.database.tables import micros
-from dataproc.errors import StorageUnavailable
+from dataproc.errors import Conflict, StorageUnavailable
 from dataproc.types import JsonObject
 
 
@@ -68,15 +68,16 @@ class Results:
         async with AsyncExitStack() as stack:
             for name in sorted({table.name for table in tables}):
                 await stack.enter_async_context(self._datasets.lock(key, name))
-            versions = [await self._version(key, table) for table in tables]
+            fresh = {table.name: f"datasets/{key}/{table.name}/{uuid.uuid4().hex}" for table in tables}
+            versions = [await self._version(key, table, fresh[table.name]) for table in tables]
             models = [await self._models.prepare(key, one.told, one.file, run) for one in files]
             return await self._database.write(
                 lambda connection: self._known(connection, key, session, run, versions, models)
             )
 
-    async def _version(self, key: str, table: NewTable) -> _Version:
+    async def _version(self, key: str, table: NewTable, fresh: str) -> _Version:
         found = await self._database.read(lambda connection: db.find_state(connection, key, table.name, None))
-        folder = found.dataset.folder if found is not None else f"datasets/{key}/{table.name}/{uuid.uuid4().hex}"
+        folder = fresh if found is None else found.dataset.folder
         before = None if found is None else found.state.columns
         try:
             columns, part = await asyncio.to_thread(_read, self._store, folder, table, before)
@@ -96,6 +97,8 @@ class Results:
         now, names = micros(self._database.now()), []
         for version in versions:
             found = db.find_dataset(connection, key, version.name)
+            if found is not None and found.folder != version.folder:
+                raise Conflict(f"data set {version.name!r} was made by another server meanwhile; try again")
             dataset = (
                 db.add_dataset(
                     connection,

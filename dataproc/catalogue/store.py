@@ -11,6 +11,9 @@ from typing import IO, Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from dataproc.settings import Settings
+from dataproc.storage.objects import s3_options
+
 CHUNK = 2**20
 
 
@@ -20,11 +23,18 @@ class Store:
     Raises OSError where the store fails.
     """
 
-    def __init__(self, url: str) -> None:
-        fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    def __init__(self, url: str, options: dict[str, Any] | None = None) -> None:
+        """options: of the fsspec filesystem."""
+        fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False, **(options or {}))
         self.fs: Any = fs
         self.root: str = root.rstrip("/")
         self.local = isinstance(fs, LocalFileSystem)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Store:
+        """Where the settings keep the storage."""
+        s3 = settings.storage_url.startswith(("s3://", "s3a://"))
+        return cls(settings.storage_url, s3_options(settings) if s3 else None)
 
     def at(self, key: str) -> str:
         """The path of a key in the filesystem."""

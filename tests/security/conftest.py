@@ -304,7 +304,19 @@ def listeners() -> Iterator[Listeners]:
 
 
 USERS = [pytest.param(None, id="as we are")] + ([pytest.param(PLAIN_UID, id="plain user")] if os.getuid() == 0 else [])
-PLAIN = ["prober", "importing", "crasher", "hog", "forker", "chatterbox", "sleeper", "importer", "globals", "threaded"]
+PLAIN = [
+    "prober",
+    "importing",
+    "crasher",
+    "hog",
+    "forker",
+    "chatterbox",
+    "sleeper",
+    "importer",
+    "globals",
+    "threaded",
+    "scripted",
+]
 
 
 @pytest.fixture(scope="session", params=USERS)

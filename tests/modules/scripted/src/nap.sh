@@ -1,0 +1,3 @@
+#!/bin/sh
+touch "$1/session/begun"
+exec sleep 600
