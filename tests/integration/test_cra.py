@@ -607,3 +607,24 @@ async def test_idle_clocks(tmp_path: Path) -> None:
         refused = await user.send("/keepalive")
         assert (refused.status_code, refused.json()["rc"]) == (401, 8)
         assert (await user.send("/products")).status_code == 401
+
+
+@pytest.mark.parametrize("by", ["close", "logoff"])
+async def test_closing_during_a_run(tmp_path: Path, by: str) -> None:
+    """The run is ended, its caller told, and nothing of the session stays; twice is 404 or 401, and no failure."""
+    async with a_house(tmp_path, close_wait=0.2, run_grace=0.2) as house:
+        user = await house.user()
+        session = await user.kept()
+        sent = {"session": session}
+        running = asyncio.create_task(user.send("/products/tables/views/endless/data", headers=sent))
+        async with asyncio.timeout(30):
+            while not house.system.sessions.running(session):  # noqa: ASYNC110 - the server tells nobody
+                await asyncio.sleep(0)
+        paths = {"close": ("DELETE", ""), "logoff": ("POST", "/Logoff")}
+        method, path = paths[by]
+        assert (await user.send(path, method=method, headers=sent)).status_code == 200
+        assert (await user.send(path, method=method, headers=sent)).status_code == (404 if by == "close" else 401)
+        answer = await asyncio.wait_for(running, 30)
+        assert answer.json()["rc"] == 8
+        await house.system.reaper.settle()
+        assert house.sessions() == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -76,6 +77,13 @@ def liar(ctx: Context) -> dict[str, Any]:
     """Names a file as its result that is not."""
     (ctx.session / "link").symlink_to(Path("/etc/passwd"))
     return {"$artifact": "link"}
+
+
+@module.method(view=True)
+def endless() -> list[dict[str, Any]]:
+    """Waits to be ended."""
+    threading.Event().wait()
+    return []
 
 
 @module.method
