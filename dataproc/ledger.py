@@ -172,7 +172,8 @@ class Ledger:
         until = None if seconds is None else loop.time() + seconds
         while True:
             seen = await self._now(run_id)
-            if seen.run.status.ended or (until is not None and loop.time() >= until):
+            late = until is not None and loop.time() >= until
+            if seen.run.status.ended or late or self._executor.stopping:
                 return seen
             await asyncio.sleep(ELSEWHERE if until is None else min(ELSEWHERE, max(0.0, until - loop.time())))
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
 
-from tests.integration.test_runs import ended, rpc, submit
-from tests.security.conftest import Server, serving
+from tests.integration.test_runs import appears, ended, parsed, rpc, submit, token
+from tests.security.conftest import Server, Session, restart, serving  # noqa: F401 - a fixture
 from tests.soak import soak
 
 
@@ -42,3 +42,24 @@ def test_a_locked_database_delays_records_not_runs(server: Server) -> None:
         run_id = submitting.result(30)
     assert ended(session, run_id)["status"] == "completed"
     assert len(rpc(session, "list_runs")["runs"]) == 22
+
+
+def test_a_stop_leaves_what_waits_for_the_next_start(restart: Callable[[Server], Server]) -> None:  # noqa: F811
+    """SIGTERM interrupts what runs, lets watchers go, and what was queued runs after the next start."""
+    with serving(None, ["worker"], SANDBOX="auto", CONCURRENT_RUNS=1, CLOSE_WAIT=1) as server:
+        session = server.open_session()
+        running = submit(session, "worker.until", name="a")
+        appears(session, "a.started")
+        queued = submit(session, "worker.once", name="b")
+        where = f"{server.url}/api/v1/dataproc/runs/{queued}/events"
+        with server.http.stream("GET", where, headers=token(session)) as watching:
+            pieces = watching.iter_text()
+            seen = next(pieces) + next(pieces)
+            server.process.terminate()
+            seen += "".join(pieces)
+        assert server.process.wait(20) == 0
+        assert [data["status"] for _, _, data in parsed(seen)] == ["queued"]
+        fresh = Session(restart(server), session.token, session.id)
+        assert ended(fresh, running)["status"] == "interrupted"
+        assert ended(fresh, queued)["status"] == "completed"
+        assert (fresh.files / "b").read_text() == "run\n"
