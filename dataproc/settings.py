@@ -85,7 +85,10 @@ class Settings(BaseSettings):
     s3_access_key_id: str | None = Field(None, description="Credentials of the store; default: as `AWS_*` says.")
     s3_secret_access_key: SecretStr | None = Field(None, description="Its secret.")
     s3_session_token: SecretStr | None = Field(None, description="The token of credentials that are temporary.")
-    s3_path_style: bool = Field(False, description="Address the bucket in the path rather than in the host's name.")
+    s3_path_style: bool | None = Field(
+        None,
+        description="Address the bucket in the path rather than in the host's name; default: for all endpoints but Amazon's.",
+    )
     s3_checksums: bool = Field(
         True, description="Send and check the newer checksums of S3, and delete objects in bulk; some compatible stores know neither."
     )

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import fsspec
 
@@ -188,7 +189,7 @@ def s3_options(settings: Settings) -> dict[str, Any]:
         "connect_timeout": 5,
         "read_timeout": 30,
     }
-    if settings.s3_path_style:
+    if _path_style(settings):
         config["s3"] = {"addressing_style": "path"}
     if not settings.s3_checksums:
         config |= {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}
@@ -201,6 +202,15 @@ def s3_options(settings: Settings) -> dict[str, Any]:
         "client_kwargs": {"region_name": settings.s3_region} if settings.s3_region else None,
     }
     return {"config_kwargs": config, **{name: value for name, value in given.items() if value}}
+
+
+def _path_style(settings: Settings) -> bool:
+    """As set; else whether the endpoint is another than Amazon's, which few give a name for each bucket."""
+    if settings.s3_path_style is not None:
+        return settings.s3_path_style
+    named = (settings.s3_endpoint, os.environ.get("AWS_ENDPOINT_URL_S3"), os.environ.get("AWS_ENDPOINT_URL"))
+    endpoint = next((url for url in named if url), None)
+    return endpoint is not None and not (urlsplit(endpoint).hostname or "").endswith("amazonaws.com")
 
 
 def _version(info: dict[str, Any]) -> str:
