@@ -48,7 +48,7 @@ def run(bench: Bench) -> Measured:
     directly = _directly(file)
     if [row[:2] for row in result(asked.call())["rows"]] != [row[:2] for row in directly()]:
         raise RuntimeError("tabular and DuckDB answer differently")
-    contestants = {"tabular": asked.times, "duckdb": partial(_times, directly)}
+    contestants: dict[str, Callable[[int], Times]] = {"tabular": asked.times, "duckdb": partial(_times, directly)}
     for times in contestants.values():
         times(WARM_UP)
     rounds = p50_by_turns(contestants, replace(bench.options, blocks=1, calls=min(CALLS, bench.options.calls)))
