@@ -312,7 +312,7 @@ class TestEnding:
 
     async def test_an_ended_session_leaves_a_tombstone(self, house: House) -> None:
         """Token and id say why and since when, until it is forgotten; then they are unknown."""
-        principal, opened = await house.opened()
+        _, opened = await house.opened()
         await end(house, opened.session.id)
         assert await told(house.who(token=opened.access_token)) == "closed"
         house.clock.advance(30 * DAY)

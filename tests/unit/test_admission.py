@@ -14,7 +14,8 @@ from tests.factories import a_settings
 
 
 def an_admission(**chosen: Any) -> Admission:
-    return Admission(a_settings(Path("/nowhere"), **{"concurrent_runs": 1, "queue_limit": 8, "queue_share": 1, **chosen}))
+    small = {"concurrent_runs": 1, "queue_limit": 8, "queue_share": 1}
+    return Admission(a_settings(Path("/nowhere"), **{**small, **chosen}))
 
 
 async def given(admission: Admission, *places: Place) -> list[Place]:
