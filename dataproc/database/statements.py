@@ -16,10 +16,12 @@ from sqlalchemy import (
     Update,
     bindparam,
     delete,
+    exists,
     func,
     insert,
     select,
     text,
+    true,
     update,
 )
 
@@ -76,12 +78,15 @@ _TOKEN = (
 _KEY = select(keys.c.expires_at, keys.c.revoked_at).where(keys.c.id == bindparam("wanted")).with_for_update(read=True)
 _ADD_SESSION, _ADD_TOKEN = insert(sessions), insert(tokens)
 _AT_ONCE = _closing(_NOW)
+# on record on whatever node, or waiting for the next start of one: who has such a run is not idle
+_UNFINISHED = runs.c.status.in_(["queued", "running"]), text(NOT_COMPLETED)
+_AT_REST = ~exists().where(runs.c.session_id == sessions.c.id, *_UNFINISHED)
 # the end of a session whose clock ran out is when it did, however late that was noticed
 _BEGIN_END: dict[Reason, Update] = {
     "closed": _AT_ONCE,
     "revoked": _AT_ONCE,
     "expired": _closing(sessions.c.expires_at, sessions.c.expires_at <= _NOW),
-    "idle": _closing(sessions.c.idle_expires_at, sessions.c.idle_expires_at <= _NOW),
+    "idle": _closing(sessions.c.idle_expires_at, sessions.c.idle_expires_at <= _NOW, _AT_REST),
 }
 _FINISH_END = (
     update(sessions)
@@ -188,8 +193,9 @@ def begin_end_all(connection: Connection, due: Iterable[Due], now: datetime, by:
     """Let many sessions take no calls any more, as far as the reasons still hold: those that close, and begun here."""
     ids = {reason: [each.id for each in due if each.reason == reason] for reason in ("expired", "idle")}
     begun: set[str] = set()
-    for reason, clock in (("expired", sessions.c.expires_at), ("idle", sessions.c.idle_expires_at)):
-        run_out = sessions.c.id.in_(ids[reason]), sessions.c.state == "open", clock <= micros(now)
+    clocks = (("expired", sessions.c.expires_at, true()), ("idle", sessions.c.idle_expires_at, _AT_REST))
+    for reason, clock, still in clocks:
+        run_out = sessions.c.id.in_(ids[reason]), sessions.c.state == "open", clock <= micros(now), still
         ending = {"state": "closing", "reason": reason, "ended_at": clock, "ended_by": by}
         if ids[reason]:
             begun |= set(connection.scalars(update(sessions).where(*run_out).values(**ending).returning(sessions.c.id)))
@@ -199,8 +205,7 @@ def begin_end_all(connection: Connection, due: Iterable[Due], now: datetime, by:
 
 def find_busy_elsewhere(connection: Connection, ids: Iterable[str], node: str) -> set[str]:
     """Those of the sessions in which another node has a run under way, or waiting, on record."""
-    unfinished = runs.c.status.in_(["queued", "running"]), text(NOT_COMPLETED)
-    busy = select(runs.c.session_id).where(runs.c.session_id.in_(list(ids)), *unfinished, runs.c.node != node)
+    busy = select(runs.c.session_id).where(runs.c.session_id.in_(list(ids)), *_UNFINISHED, runs.c.node != node)
     return set(connection.scalars(busy))
 
 
@@ -244,14 +249,14 @@ def postpone_idleness(connection: Connection, active: Iterable[str], now: dateti
 def find_due(connection: Connection, now: datetime, limit: int) -> list[Due]:
     """Sessions that are closing, or whose clocks have run out; of each kind at most `limit`, the oldest first."""
     moment = micros(now)
-    clocks: tuple[tuple[ColumnElement[int], Reason], ...] = (
-        (sessions.c.expires_at, "expired"),
-        (sessions.c.idle_expires_at, "idle"),
+    clocks: tuple[tuple[ColumnElement[int], Reason, ColumnElement[bool]], ...] = (
+        (sessions.c.expires_at, "expired", true()),
+        (sessions.c.idle_expires_at, "idle", _AT_REST),
     )
     closing: Select[Any] = select(sessions.c.id, sessions.c.reason).where(sessions.c.state == "closing")
     found = [Due(*row) for row in connection.execute(closing.order_by(sessions.c.ended_at).limit(limit))]
-    for clock, reason in clocks:
-        run_out = select(sessions.c.id).where(sessions.c.state == "open", clock <= moment)
+    for clock, reason, still in clocks:
+        run_out = select(sessions.c.id).where(sessions.c.state == "open", clock <= moment, still)
         found += [Due(each, reason) for each in connection.scalars(run_out.order_by(clock).limit(limit))]
     return found
 

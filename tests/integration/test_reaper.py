@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 
 from dataproc.database.statements import postpone_idleness
-from dataproc.database.tables import sessions
+from dataproc.database.tables import runs, sessions
 from dataproc.errors import NotFound, SessionEnded, StorageUnavailable
 from dataproc.reaper import AT_ONCE, Reaper
 from dataproc.runs import Run, RunStatus
@@ -68,6 +68,11 @@ class World:
     async def state(self, session_id: str) -> str:
         found = await self.house.database.read(_states)
         return found[session_id]
+
+    async def interrupt_runs(self) -> None:
+        """No run on record is under way any more."""
+        step = update(runs).values(status="interrupted")
+        await self.house.database.write(lambda connection: connection.execute(step))
 
     async def until(self, question: Callable[[], Awaitable[bool]]) -> None:
         async with asyncio.timeout(DEADLINE):
@@ -280,11 +285,23 @@ async def test_a_run_on_another_node_is_waited_for(world: World) -> None:
     await world.reaper.end(ids[1][0], "closed")
     assert [await world.state(each) for each, _ in ids] == ["closing", "closing"]
     assert all((files / "kept.txt").exists() for _, files in ids)
-    runs = await world.house.runs.orphans("other", 0)
-    await world.house.runs.interrupt(runs)
+    await world.interrupt_runs()
     await world.reaper.look()
     await world.reaper.settle()
     assert [await world.state(each) for each, _ in ids] == ["ended", "ended"]
+
+
+@pytest.mark.parametrize("status", [RunStatus.QUEUED, RunStatus.RUNNING])
+async def test_one_with_a_run_on_record_is_not_idle(world: World, status: RunStatus) -> None:
+    """A run that waits for the next start of its server, or is under way on another, stops the idle clock."""
+    session_id, _ = await world.session(idle_timeout=10)
+    run = Run(new_id(), "k", session_id, "m", "f", world.house.clock.now(), status=status, node="other")
+    await world.house.runs.record(run)
+    world.house.clock.advance(10)
+    assert await world.house.sessions.due(10) == []
+    assert await world.house.sessions.begin_end(session_id, "idle") is None
+    await world.interrupt_runs()
+    assert await world.house.sessions.due(10) == [(session_id, "idle")]
 
 
 async def test_a_session_wound_meanwhile_is_spared(world: World) -> None:
