@@ -69,12 +69,13 @@ def new(
     name: Annotated[
         str, typer.Argument(help="Its name; or a path that ends in it. Default place: the modules folder.")
     ],
+    script: Annotated[bool, typer.Option("--script", help="Make an xData module of scripts instead.")] = False,
 ) -> None:
     """Make a module: folder, README, a method, and a test that passes at once."""
-    from dataproc.cli.scaffold import create
+    from dataproc.cli.scaffold import create, create_script
 
     folder = Path(name) if "/" in name else load_settings().modules_dir / name
-    for made in create(folder):
+    for made in (create_script if script else create)(folder):
         line(str(made))
     line(f"\nNext: pytest {folder}, dataproc module check {folder}, dataproc module dev {folder}")
 

@@ -76,6 +76,55 @@ Try it:
 - `dataproc module dev {path}` serves it, and from another shell `{call}` calls it.
 """
 
+DEFINITION = """\
+{{
+  "name": "org.example.{name}",
+  "description": "Says what it does in one line.",
+  "version": "0.1.0",
+  "supports": [],
+  "definitions": {{}},
+  "scripts": {{
+    "greet": {{
+      "description": "Write greetings to a file. params: `name`, `times`.",
+      "path": "greet",
+      "type": "data_transformation",
+      "input": {{}},
+      "output": {{"greetings": {{"path": "greetings.txt", "description": "a greeting a line"}}}}
+    }}
+  }}
+}}
+"""
+
+SCRIPT = '''\
+#!/usr/bin/env python3
+"""One run: reads configuration.json of its tree, which is the first argument, and leaves files in output/<name>/."""
+
+import json
+import sys
+from pathlib import Path
+
+tree = Path(sys.argv[1])
+params = json.loads((tree / "configuration.json").read_text())["params"]
+folder = tree / "output" / "greetings"
+folder.mkdir(parents=True, exist_ok=True)
+lines = f"Hello, {{params.get('name', 'world')}}!\\n" * int(params.get("times", 1))
+(folder / "greetings.txt").write_text(lines)
+print(f"{{len(lines.splitlines())}} lines")  # the run's log
+'''
+
+SCRIPT_TEST = '''\
+"""Each test has a session of its own; scripts run confined, as in production, with no server."""
+
+from dataproc.testing import RunMethod
+
+
+def test_a_greeting_is_written(run_method: RunMethod) -> None:
+    """What the script leaves in output/greetings/ is stored where the definition says: in the session directory."""
+    ran = run_method("greet", name="Ada", times=2)
+    assert ran.files["greetings.txt"].read_text() == "Hello, Ada!\\nHello, Ada!\\n"
+    assert "2 lines" in ran.output
+'''
+
 TABLE = "| `greet` | writes greetings to `greetings.txt` in the session directory | `file`, `lines` |"
 
 
@@ -87,6 +136,20 @@ def create(folder: Path) -> list[Path]:
         "module.py": MODULE.format(name=name),
         "README.md": README.format(name=name, path=folder, table=table, call=call),
         "tests/test_greet.py": TEST.format(),
+    }
+    return write(folder, texts)
+
+
+def create_script(folder: Path) -> list[Path]:
+    """The same for a module of scripts."""
+    name = checked_name(folder)
+    table = "| `greet` | writes `greetings.txt` to the session directory | what it stored |"
+    call = f"""dataproc exec {name}.greet --params '{{"name": "Ada"}}'"""
+    texts = {
+        "src/definitions/definition.json": DEFINITION.format(name=name),
+        "src/greet.py": SCRIPT.format(),
+        "README.md": README.format(name=name, path=folder, table=table, call=call),
+        "tests/test_greet.py": SCRIPT_TEST.format(),
     }
     return write(folder, texts)
 

@@ -54,6 +54,18 @@ def test_a_new_module_passes_its_test_and_its_check_at_once(author: Shell) -> No
     assert report["methods"][0]["result"]["required"] == ["file", "lines"]
 
 
+def test_a_new_module_of_scripts_passes_its_test_too(author: Shell) -> None:
+    """`module new --script`: a definition, a script, and a test that stores what the script leaves."""
+    made = author.run("module", "new", "--script", "greeter")
+    assert made.returncode == 0, made.stderr
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "modules/greeter"]
+    command += ["-o", "asyncio_default_fixture_loop_scope=function"]
+    tried = subprocess.run(command, cwd=author.folder, capture_output=True, text=True, check=False, env=author.env)
+    assert tried.returncode == 0, tried.stdout
+    checked = author.run("module", "check", "greeter")
+    assert checked.returncode == 0, checked.stdout
+
+
 def test_names_that_will_not_do_are_refused(author: Shell) -> None:
     """Nothing is written over, and a name that no module can have is told so."""
     folder = the_new_one(author)
