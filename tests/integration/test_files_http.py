@@ -10,11 +10,13 @@ import io
 import json
 import os
 import socket
+import stat
 import tarfile
 import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -542,3 +544,67 @@ def test_a_file_that_shrinks_breaks_the_connection(served: Served) -> None:
     with pytest.raises((http.client.IncompleteRead, ConnectionError)):
         answer.read()
     connection.close()
+
+
+def test_two_uploads_of_one_name_at_once(served: Served) -> None:
+    """Both are acknowledged, and what is there then is the one or the other, whole."""
+    bodies = [bytes([value]) * (4 * 2**20) for value in (1, 2)]
+    with ThreadPoolExecutor(2) as threads:
+        answers = list(threads.map(lambda body: served.ask("PUT", "both", body).status, bodies * 3))
+    assert set(answers) <= {201, 204}
+    assert served.ask("GET", "both").body in bodies
+
+
+def test_uploads_to_what_is_a_directory(served: Served) -> None:
+    """Neither a directory, nor a name below a file, nor the session directory itself can be put."""
+    served.ask("PUT", "d/f", b"1")
+    assert {path: served.ask("PUT", path, b"2").status for path in ("d", "d/", "", "d/f/g")} == {
+        "d": 409, "d/": 400, "": 400, "d/f/g": 409,
+    }  # fmt: skip
+    assert served.ask("GET", "d/f").body == b"1"
+
+
+def test_a_body_longer_than_announced(served: Served) -> None:
+    """The file is what was announced; the rest is no request and ends the connection."""
+    with socket.create_connection(("127.0.0.1", served.port), DEADLINE) as client:
+        head = f"PUT {PREFIX}f HTTP/1.1\r\nHost: x\r\nXdata-Session-Token: {served.token}\r\nContent-Length: 3\r\n\r\n"
+        client.sendall(head.encode() + b"123 and more\r\n\r\n")
+        received = b"".join(iter(lambda: client.recv(65536), b""))
+    assert received.startswith(b"HTTP/1.1 ")
+    until(lambda: served.ask("GET", "f").status in (200, 404))
+    assert served.ask("GET", "f").body == b"123" or b" 400 " in received.split(b"\r\n")[0]
+
+
+def test_names_that_look_alike(served: Served) -> None:
+    """Names that differ in case, or in their Unicode form, are different files."""
+    names = ["a", "A", "%C3%A9", "e%CC%81"]
+    for number, name in enumerate(names):
+        assert served.ask("PUT", name, b"%d" % number).status == 201
+    assert [served.ask("GET", name).body for name in names] == [b"0", b"1", b"2", b"3"]
+
+
+def test_sockets_and_devices(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is no regular file is refused at once, also in its archive's place."""
+    served.ask("PUT", "f", b"1")
+    folder = served.folder / "files"
+    with socket.socket(socket.AF_UNIX) as listener:
+        monkeypatch.chdir(folder)  # the path of a socket may be too long
+        listener.bind("socket")
+    if os.getuid() == 0:
+        os.mknod(folder / "zero", 0o666 | stat.S_IFCHR, os.makedev(1, 5))
+        assert served.ask("GET", "zero").status == 400
+    assert served.ask("GET", "socket").status == 400
+    with tarfile.open(fileobj=io.BytesIO(served.ask("GET", "?archive=tar.gz").body)) as tar:
+        assert tar.getnames() == ["f"]
+
+
+def test_a_digest_on_request(served: Served) -> None:
+    """Who asks for the digest of a file is told it, with the whole, a part, or without the bytes."""
+    served.ask("PUT", "f", b"0123456789")
+    digest = f"sha-256=:{base64.b64encode(hashlib.sha256(b'0123456789').digest()).decode()}:"
+    wanted = {"Want-Repr-Digest": "sha-512=3, sha-256=10"}
+    assert served.ask("GET", "f", headers=wanted).headers["Repr-Digest"] == digest
+    assert served.ask("HEAD", "f", headers=wanted).headers["Repr-Digest"] == digest
+    assert served.ask("GET", "f", headers={**wanted, "Range": "bytes=0-1"}).headers["Repr-Digest"] == digest
+    for refused in ({}, {"Want-Repr-Digest": "sha-256=0"}, {"Want-Repr-Digest": "md5=1"}):
+        assert served.ask("GET", "f", headers=refused).headers["Repr-Digest"] is None
