@@ -61,7 +61,8 @@ class Settings(BaseSettings):
         description="Node-local folder for code copies, work directories and logs; default `.node` in a local storage folder.",
     )
     environments_dir: Path | None = Field(
-        None, description="Folder of the environments that `dataproc module install` makes; default `environments` in `cache_dir`."
+        None,
+        description="Folder of the environments that `dataproc module install` makes; default `environments` in `cache_dir`.",
     )
     fsync: bool = Field(
         False, description="Survive a power cut too: fsync files and folders before a call is answered."
@@ -69,18 +70,23 @@ class Settings(BaseSettings):
 
     # object storage, and several servers on one
     lease: Seconds = Field(
-        15, description="Time for which a server has a session on object storage; it is renewed while the session is used, and when it has run out another server may take over."
+        15,
+        description="Time for which a server has a session on object storage; it is renewed while the session is used, and when it has run out another server may take over.",
     )
     node_url: str | None = Field(
-        None, description="Where the other servers of a cluster reach this one; default: the address that it listens on, if that is one address."
+        None,
+        description="Where the other servers of a cluster reach this one; default: the address that it listens on, if that is one address.",
     )
     cluster_secret: SecretStr | None = Field(
-        None, description="The same on all servers of a cluster: they believe each other who a forwarded request came from. Needed behind gateways and proxies that are trusted by their addresses."
+        None,
+        description="The same on all servers of a cluster: they believe each other who a forwarded request came from. Needed behind gateways and proxies that are trusted by their addresses.",
     )
     copies_size: Bytes = Field(
         50 * GiB, description="Size of the local copies of sessions on object storage; the least used go first."
     )
-    s3_endpoint: str | None = Field(None, description="URL of an S3-compatible store; default: `AWS_ENDPOINT_URL`, or Amazon's.")
+    s3_endpoint: str | None = Field(
+        None, description="URL of an S3-compatible store; default: `AWS_ENDPOINT_URL`, or Amazon's."
+    )
     s3_region: str | None = Field(None, description="Region of the bucket; default: as `AWS_*` says.")
     s3_access_key_id: str | None = Field(None, description="Credentials of the store; default: as `AWS_*` says.")
     s3_secret_access_key: SecretStr | None = Field(None, description="Its secret.")
@@ -90,7 +96,8 @@ class Settings(BaseSettings):
         description="Address the bucket in the path rather than in the host's name; default: for all endpoints but Amazon's.",
     )
     s3_checksums: bool = Field(
-        True, description="Send and check the newer checksums of S3, and delete objects in bulk; some compatible stores know neither."
+        True,
+        description="Send and check the newer checksums of S3, and delete objects in bulk; some compatible stores know neither.",
     )
 
     # who may call
