@@ -43,10 +43,8 @@ def bind(script: Script, given_input: JsonObject, given_output: JsonObject) -> B
     """The entries of a call. Raises InvalidParams, naming the name that is not the definition's, or the field."""
     inputs = _merged("input", script.input, given_input, SOURCES)
     outputs = _merged("output", script.output, given_output, TARGETS)
-    for name, entry in list(inputs.items()):
-        if not any(source in entry for source in SOURCES):
-            if entry.get("required") is False:
-                continue
+    for name, entry in inputs.items():
+        if entry.get("required") is True and not any(source in entry for source in SOURCES):
             told = f"is not given, and the definition names nothing for it; give one of {', '.join(SOURCES)}"
             raise InvalidParams.field(["input", name], told, "missing")
         _check_ddc("input", name, entry)

@@ -140,7 +140,7 @@ SCRIPTS = {
             file.write("2,1.5,false,2025-07-10,2025-07-10T11:06:04Z,world,3\\n")
         """,
 }
-DEFINITION = {
+DEFINITION: dict[str, Any] = {
     "name": "org.example.tester",
     "description": "For tests.",
     "unknown": {"kept": "and ignored"},
@@ -150,15 +150,20 @@ DEFINITION = {
             "path": label,
             "type": "data_transformation",
             "input": {
-                "table": {"required": False},
-                "other": {"required": False},
-                "model": {"required": False},
-                "anything": {"required": False},
+                "table": {"description": "a table"},
+                "other": {},
+                "model": {},
+                "anything": {},
             },
             "output": {"table": {}, "model": {"model_kind": "k", "model_description": "d"}, "report": {}},
         }
         for label in LABELS
     },
+}
+DEFINITION["scripts"]["demand"] = {
+    "path": "quiet",
+    "input": {"table": {"required": True}, "other": {"value": 1}},
+    "output": {},
 }
 
 
@@ -395,6 +400,14 @@ async def test_inputs_and_outputs_that_are_none(
     refused = await run(client, "copy", **given)
     assert refused["code"] == code, refused
     assert said in refused["message"]
+
+
+async def test_an_input_that_is_required(client: httpx.AsyncClient) -> None:
+    """One that the definition requires is asked for by name; one with an entry of its own need not be given."""
+    refused = await run(client, "demand")
+    assert refused["code"] == -32602
+    assert refused["data"]["errors"][0]["loc"] == ["input", "table"]
+    assert await run(client, "demand", input={"table": {"value": None}}) is True
 
 
 async def test_a_condition_that_is_none(client: httpx.AsyncClient) -> None:
