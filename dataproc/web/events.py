@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, cast
 
 from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import StreamingResponse
+from starlette.types import Message, Send
 
 from dataproc.access.scopes import EXEC
 from dataproc.errors import Forbidden, InvalidParams
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
 KEEP_ALIVE = 15.0  # seconds of silence after which a line without meaning keeps proxies from hanging up
 AGAIN = 1000  # milliseconds after which a watcher that lost the connection is to come again
+DEAF = 60.0  # seconds for which a watcher may take nothing at all
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # nginx would hold events back
 
 router = APIRouter(tags=["runs"])
@@ -42,7 +46,21 @@ async def events(
         raise Forbidden(f"the events of runs need the scope {EXEC}", scope=EXEC)
     system = cast("System", request.app.state.system)
     found = await system.ledger.watch(principal, run_id, _number(last_event_id), KEEP_ALIVE)
-    return StreamingResponse(_written(found), media_type="text/event-stream", headers=HEADERS)
+    return Stream(_written(found), media_type="text/event-stream", headers=HEADERS)
+
+
+class Stream(StreamingResponse):
+    """A stream that hangs up on who does not read: the events wait in their file."""
+
+    async def stream_response(self, send: Send) -> None:
+        """Send it, each piece within `DEAF` seconds."""
+
+        async def within(message: Message) -> None:
+            async with asyncio.timeout(DEAF):
+                await send(message)
+
+        with suppress(TimeoutError):
+            await super().stream_response(within)
 
 
 def _number(said: str | None) -> int:
