@@ -187,7 +187,7 @@ def s3_options(settings: Settings) -> dict[str, Any]:
         "max_pool_connections": 2 * AT_ONCE,
         "retries": {"mode": "standard", "total_max_attempts": 4},
         "connect_timeout": 5,
-        "read_timeout": 30,
+        "read_timeout": 60,
     }
     if _path_style(settings):
         config["s3"] = {"addressing_style": "path"}
