@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataproc.access.scopes import ADMIN
-from dataproc.catalogue.shares import Kind
-from dataproc.errors import Conflict, InvalidParams, NotFound, StorageUnavailable, TooLarge
+from dataproc.errors import Conflict, NotFound, StorageUnavailable, TooLarge
 from dataproc.jsonrpc import Encoded
 from dataproc.types import Json, JsonObject
 from dataproc.web.exchange import Exchange
 from dataproc.web.methods import RpcMethod
 from dataproc.web.params import Param, ParamError, Signature, anything, or_null, text, whole
+from dataproc.web.sharing_api import sharing
 
 READ, WRITE = "catalogue.read", "catalogue.write"
 MOST = 2**53
@@ -194,7 +193,7 @@ def dataset_methods() -> tuple[RpcMethod, ...]:
             needs=WRITE,
             errors=_FAILURES,
         ),
-        *_sharing("dataset", "dataset_name"),
+        *sharing("dataset", "dataset_name"),
     )
 
 
@@ -219,44 +218,8 @@ def model_store_methods() -> tuple[RpcMethod, ...]:
             needs=READ,
             errors=_FAILURES,
         ),
-        *_sharing("model_store", "model_store_ddc"),
+        *sharing("model_store", "model_store_ddc"),
     )
-
-
-def _sharing(kind: Kind, name: str) -> tuple[RpcMethod, RpcMethod]:
-    params = Signature(
-        (
-            _named(name, "Its name."),
-            _named("owner", "Whose it is: id or name of a key."),
-            _named("key", "Who may read it: id or name of a key."),
-        )
-    )
-
-    async def share(exchange: Exchange, owner: str, key: str, **named: str) -> Json:
-        keys = [await _key(exchange, "owner", owner), await _key(exchange, "key", key)]
-        await exchange.system.catalogue.shares.share(kind, keys[0], named[name], keys[1])
-        return True
-
-    async def unshare(exchange: Exchange, owner: str, key: str, **named: str) -> Json:
-        keys = [await _key(exchange, "owner", owner), await _key(exchange, "key", key)]
-        await exchange.system.catalogue.shares.unshare(kind, keys[0], named[name], keys[1])
-        return True
-
-    word = kind.replace("_", " ")
-    return (
-        RpcMethod(
-            f"{kind}.share", share, f"Let a key read another's {word}.", params, _TRUE, needs=ADMIN, errors=_FAILURES
-        ),
-        RpcMethod(f"{kind}.unshare", unshare, "Take that back.", params, _TRUE, needs=ADMIN, errors=_FAILURES),
-    )
-
-
-async def _key(exchange: Exchange, param: str, told: str) -> str:
-    """The id of a key by its id or the name of a living one."""
-    for key in await exchange.system.keys.list():
-        if told == key.id or (told == key.name and key.revoked_at is None):
-            return key.id
-    raise InvalidParams.field(param, "is neither the id nor the name of a key", "key")
 
 
 async def create(exchange: Exchange, dataset_name: str, columns: Json, key_columns: Json) -> Json:
