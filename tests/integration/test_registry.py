@@ -20,6 +20,7 @@ from dataproc.errors import MethodNotFound, ModuleNotFound
 from dataproc.module import Generation, ModuleBroken
 from dataproc.registry import Registry
 from dataproc.registry.copies import Copies, StillChanging
+from dataproc.registry.environments import Environments
 from dataproc.registry.record import RETRY
 from dataproc.registry.sources import GROUP, find_sources
 from dataproc.registry.updates import Updates
@@ -234,7 +235,7 @@ async def test_a_copy_is_deleted_when_its_users_have_done(tmp_path: Path) -> Non
     async def still_used(retired: Generation) -> None:
         there.append(Path(retired.location, "module.py").exists())
 
-    updates = Updates(copies, Describer(), ManualClock())
+    updates = Updates(copies, Environments(tmp_path / "environments"), Describer(), ManualClock())
     updates.retired.append(still_used)
     await updates.retire(generation)
     assert there == [True]
