@@ -299,9 +299,11 @@ class Executor:
         await self.pool.forget(session_id)
 
     def exceeded(self, session_id: str, error: QuotaExceeded) -> None:
-        """End the runs of a session that takes too much, at once."""
+        """End the runs of a session that takes too much, at once; where it has none, an idle worker goes on writing."""
         for live in list(self._sessions.get(session_id, ())):
             live.end(Failed(error), at_once=True)
+        if session_id not in self._sessions:
+            self._forgetting = asyncio.get_running_loop().create_task(self.pool.forget(session_id))
 
     async def _end_runs(self, session: str, wait: float, outcome: Outcome) -> None:
         if session not in self._sessions:

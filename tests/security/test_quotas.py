@@ -56,6 +56,22 @@ def test_the_session_stays_usable_to_delete(server):
     assert session.exec("glutton.write", size=BYTES - MiB) == BYTES - MiB
 
 
+def test_a_thread_that_writes_after_its_run(server, until):
+    """A worker that goes on to write when its run is over is ended, before the disk is full."""
+    session = server.open_session()
+    session.exec("glutton.leave_behind", size=BYTES // 4)
+    looks: list[int] = []
+
+    def taken() -> int:
+        looks.append(sum(file.stat().st_size for file in session.files.iterdir()))
+        return looks[-1]
+
+    until(lambda: taken() > BYTES)
+    until(lambda: taken() == looks[-40:][0])  # it writes more often than in 40 looks
+    assert taken() < 8 * BYTES
+    assert session.exec("glutton.clear") is True
+
+
 def test_holes_take_nothing(server):
     """A sparse file counts with what it takes on the disk."""
     assert server.open_session().exec("glutton.sparse", size=20 * MiB) == 20 * MiB

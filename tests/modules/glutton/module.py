@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import shutil
+import threading
 import time
 
 from dataproc import Context, Module
@@ -50,6 +51,20 @@ def sparse(ctx: Context, size: int) -> int:
     """Make a file of that size with nothing in it."""
     with open(ctx.session / "sparse", "wb") as file:
         return file.truncate(size)
+
+
+@module.method()
+def leave_behind(ctx: Context, size: int) -> int:
+    """Return, while a thread goes on to write."""
+
+    def later() -> None:
+        time.sleep(0.3)
+        for count in range(1000):
+            write(ctx, size, f"later{count}")
+            time.sleep(0.05)
+
+    threading.Thread(target=later, daemon=True).start()
+    return os.getpid()
 
 
 @module.method()
