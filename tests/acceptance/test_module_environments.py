@@ -65,7 +65,8 @@ def test_two_versions_of_a_library_side_by_side(author: Shell) -> None:
             return answer
 
         assert "dataproc module install old" in str(version("old")["error"])
-        install(author)
+        install(author, "old")
+        install(author, "new")
         lock = (author.folder / "modules" / "old" / "requirements.lock").read_text()
         assert "six==1.15.0 \\\n    --hash=sha256:" in lock
         assert "://" not in lock
