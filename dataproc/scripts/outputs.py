@@ -50,7 +50,10 @@ def find_outputs(top: Path, entries: Entries, owner: int | None, stack: ExitStac
             return found
         there = set(os.listdir(output))
         for name, entry in entries.items():
-            files = list(_files(output, (name,), 0)) if name in there else []
+            try:
+                files = list(_files(output, (name,), 0)) if name in there else []
+            except OSError:
+                raise refused(name, "", "cannot be read: it is a link, or closed by its mode") from None
             if not files:
                 found.notes.append(f"output {name!r} left nothing to keep")
             if "path" in entry and "data_ddc" not in entry and "model_store_ddc" not in entry:

@@ -73,6 +73,7 @@ SCRIPTS = {
         #!/bin/sh
         mkdir -p "$1/output/model" "$1/output/table"
         ln -s /etc/passwd "$1/output/model/stolen"
+        ln -s "$1/session" "$1/output/report"
         ln -s "$1/session" "$1/output/table/deep"
         """,
     "count": """
@@ -346,6 +347,8 @@ async def test_links_in_outputs_are_not_followed(client: httpx.AsyncClient, syst
     refused = await run(client, "linked", output={"model": {"model_store_ddc": "s"}, "table": {"data_ddc": "t"}})
     assert refused["code"] == -32005
     assert "is a link" in refused["message"]
+    whole = await run(client, "linked", output={"report": {"model_store_ddc": "s"}})
+    assert "it is a link" in whole["message"]
     assert left(system) == []
     assert (await report(client))["session"] == 2
 
