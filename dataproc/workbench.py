@@ -90,9 +90,10 @@ class Bench:
         uid = self.system.engine.ground.uid
         if uid is None:
             return
-        for folder, _, names in os.walk(self.tree.files):
-            for place in (folder, *(os.path.join(folder, name) for name in names)):
-                os.chown(place, uid, uid, follow_symlinks=False)
+        # By descriptors and never through a link: what a run has left there may be a trap.
+        for _, folders, names, place in os.fwalk(self.tree.files, follow_symlinks=False):
+            for name in (*folders, *names):
+                os.chown(name, uid, uid, dir_fd=place, follow_symlinks=False)
 
     def _printed(self, run: str) -> str:
         try:
