@@ -36,6 +36,7 @@ from xdata_dataproc.progress import Progress, advancing
 from xdata_dataproc.streams import Incoming, Outgoing, OutgoingText
 
 CHUNK = 1 << 18
+PAGE = 10_000  # entries asked for at once, the most that a server gives
 BARE_STATUS = {
     400: InvalidParams,
     401: Unauthorized,
@@ -79,7 +80,7 @@ class Files:
         folder = f"{path.rstrip('/')}/" if path else ""
         query = {"recursive": "true"} if recursive else {}
         query |= {} if glob is None else {"glob": glob}
-        query |= {} if limit is None else {"limit": str(limit)}
+        query["limit"] = str(PAGE if limit is None else limit)
         found: list[FileInfo] = []
         while True:
             page = json_object(self._request("GET", folder, query=query, repeatable=True))

@@ -39,8 +39,8 @@ def test_list_follows_the_cursor(station: Station, files: Files) -> None:
     assert [info.name for info in found] == ["a", "b"]
     assert found[0] == FileInfo("a", "d/a", "file", 3, datetime(2026, 1, 31, 9, 30, 0, 123000, UTC), '"e"')
     assert [sent.target for sent in station.sent] == [
-        f"{ROOT}d/?recursive=true",
-        f"{ROOT}d/?recursive=true&cursor=c%3D1",
+        f"{ROOT}d/?recursive=true&limit=10000",
+        f"{ROOT}d/?recursive=true&limit=10000&cursor=c%3D1",
     ]
 
 
@@ -129,3 +129,30 @@ def test_refusals(station: Station, files: Files) -> None:
     with pytest.raises(UnexpectedAnswer):
         files.delete("a", recursive=True)
     assert station.sent[-1].target == f"{ROOT}a?recursive=true"
+
+
+def test_a_download_that_breaks_off_goes_on(station: Station, files: Files, tmp_path: Path) -> None:
+    """What is missing is asked for by its range, while the file is the same; a file that was changed is an error."""
+    data = bytes(range(256)) * 4000
+
+    def in_halves(sent: Sent) -> Reply:
+        if sent.method == "HEAD":
+            return Reply(200, b"", {"ETag": '"e"', "Repr-Digest": digest})
+        if "Range" not in sent.headers:
+            return Reply(200, data[:600_000], {"Content-Length": str(len(data)), "ETag": '"e"', "Connection": "close"})
+        begun = int(sent.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+        assert (sent.headers["If-Range"], begun > 0) == ('"e"', True)
+        return Reply(status, data[begun:] if status == 206 else data, {"ETag": '"e"'})
+
+    status, digest = 206, f"sha-256=:{b64encode(hashlib.sha256(data).digest()).decode()}:"
+    station.answer = in_halves
+    assert files.download("a", tmp_path).read_bytes() == data
+    with files.open("a") as coming:
+        assert coming.read() == data
+    digest = f"sha-256=:{b64encode(bytes(32)).decode()}:"
+    with pytest.raises(ConnectionLost, match="arrived"):
+        files.download("a", tmp_path / "b")
+    status = 200
+    with pytest.raises(ConnectionLost, match="changed"):
+        files.download("a", tmp_path / "b")
+    assert not (tmp_path / "b").exists()
