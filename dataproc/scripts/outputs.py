@@ -50,10 +50,7 @@ def find_outputs(top: Path, entries: Entries, owner: int | None, stack: ExitStac
             return found
         there = set(os.listdir(output))
         for name, entry in entries.items():
-            try:
-                files = list(_files(output, (name,), 0)) if name in there else []
-            except OSError:
-                raise refused(name, "", "cannot be read: it is a link, or closed by its mode") from None
+            files = _found(output, name) if name in there else []
             if not files:
                 found.notes.append(f"output {name!r} left nothing to keep")
             if "path" in entry and "data_ddc" not in entry and "model_store_ddc" not in entry:
@@ -67,14 +64,22 @@ def find_outputs(top: Path, entries: Entries, owner: int | None, stack: ExitStac
     return found
 
 
+def _found(output: int, name: str) -> list[tuple[str, ...]]:
+    """The files of one output: all below its folder, or itself where the script left a file of that name."""
+    try:
+        mode = os.stat(name, dir_fd=output, follow_symlinks=False).st_mode
+        if not stat.S_ISDIR(mode):
+            return [(name,)]
+        return list(_files(output, (name,), 0))
+    except OSError:
+        raise refused(name, "", "changes, or is closed by its mode") from None
+
+
 def _files(root: int, names: tuple[str, ...], depth: int) -> Iterator[tuple[str, ...]]:
     """Every name below that is no folder, in order."""
-    try:
-        with opened_beneath(root, names, _FOLDER) as folder:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-            kinds = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-    except NotADirectoryError:
-        return
+    with opened_beneath(root, names, _FOLDER) as folder:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        kinds = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
     for name, is_folder in kinds:
         if is_folder and depth < DEEPEST:
             yield from _files(root, (*names, name), depth + 1)
@@ -86,29 +91,30 @@ def _take(
     found: Found, output: int, name: str, names: tuple[str, ...], entry: dict[str, Any], owner: int | None,
     stack: ExitStack,
 ) -> None:  # fmt: skip
-    shown = "/".join(names[1:])
-    file = _opened(output, name, names, owner, stack)
+    shown = "/".join(names[1:]) or name
     data, store = entry.get("data_ddc"), entry.get("model_store_ddc")
+    if data is None and store is None:
+        found.notes.append(f"output {name!r} names neither a data set nor a model store: {shown} was not kept")
+        return
+    file = _opened(output, name, names, owner, stack)
     if data is not None and (shown.lower().endswith(".csv") or store is None):
         if not shown.lower().endswith(".csv"):
             raise refused(name, shown, "is no .csv file, and the output names no `model_store_ddc`")
         found.tables.append(NewTable(new_name(data), file, columns_of(name, entry)))
-    elif store is not None:
+    else:
         told = {key: entry[key] for key in _MODEL if key in entry}
         found.files.append(NewFile(told, file))
-    else:
-        found.notes.append(f"output {name!r} names neither a data set nor a model store: {shown} was not kept")
 
 
 def _opened(output: int, name: str, names: tuple[str, ...], owner: int | None, stack: ExitStack) -> IO[bytes]:
     try:
         if stat.S_ISLNK(_lstat(output, names).st_mode):
-            raise refused(name, "/".join(names[1:]), "is a link")
+            raise refused(name, "/".join(names[1:]) or name, "is a link")
         return stack.enter_context(os.fdopen(open_regular(output, names, owner), "rb"))
     except (OSError, DataprocError) as error:
         if isinstance(error, ExecFailed):
             raise
-        raise refused(name, "/".join(names[1:]), "is no regular file that can be read") from None
+        raise refused(name, "/".join(names[1:]) or name, "is no regular file that can be read") from None
 
 
 def _lstat(output: int, names: tuple[str, ...]) -> os.stat_result:

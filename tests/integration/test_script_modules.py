@@ -348,7 +348,7 @@ async def test_links_in_outputs_are_not_followed(client: httpx.AsyncClient, syst
     assert refused["code"] == -32005
     assert "is a link" in refused["message"]
     whole = await run(client, "linked", output={"report": {"model_store_ddc": "s"}})
-    assert "it is a link" in whole["message"]
+    assert "'report': report: is a link" in whole["message"]
     assert left(system) == []
     assert (await report(client))["session"] == 2
 
