@@ -36,6 +36,7 @@ from dataproc.scripts import Asked, Scripts
 from dataproc.sessions import Sessions
 from dataproc.settings import Settings
 from dataproc.storage import Tree, Workspaces
+from dataproc.storage.watch import Touched
 from dataproc.telemetry import METRICS
 from dataproc.types import JsonObject
 from dataproc.under_way import Call as Call
@@ -50,7 +51,8 @@ log = structlog.get_logger(__name__)
 class Ended:
     """A run that has ended, and how."""
 
-    run: Run
+    run: str  # its id
+    session: str
     outcome: Outcome
 
 
@@ -70,6 +72,7 @@ class Executor:
         self._sessions: dict[str, set[UnderWay]] = {}
         self._drained: dict[str, asyncio.Future[None]] = {}
         self._chores: set[asyncio.Task[None]] = set()
+        self._looks = run_changes.Looks()
         self.stopping = False
 
     async def execute(self, call: Call) -> Ended:
@@ -186,7 +189,9 @@ class Executor:
             finally:
                 self.pool.release(worker)
             changes, exceeded = await seen.end()
-        await run_changes.keep(live, tree, changes, self.pool.engine.ground.uid)
+        live.touched = Touched(tree.files, changes, self.pool.engine.ground.uid)
+        if live.recorded or not live.touched.few:
+            await run_changes.keep(live)
         return outcome if exceeded is None or type(outcome) is Failed else Failed(exceeded)
 
     async def _on_worker(self, worker: Worker, live: UnderWay) -> Outcome:
@@ -203,19 +208,22 @@ class Executor:
     async def _over(self, live: UnderWay, outcome: Outcome) -> Ended:
         """Write down how it ended, then tell."""
         live.outcome, live.ended = outcome, self.clock.now()
-        run = live.as_run()
         took = 0.0 if live.started is None else (live.ended - live.started).total_seconds()
-        METRICS.run(run.module, run.method, run.status.value, max(0.0, took))
-        if self._shelved(live, outcome):
-            return Ended(run, outcome)
+        METRICS.run(live.entry.name, live.method.name, outcome.status.value, max(0.0, took))
+        if not self._shelved(live, outcome):
+            await self._put_over(live, outcome)
+        return Ended(live.call.run_id, live.call.session, outcome)
+
+    async def _put_over(self, live: UnderWay, outcome: Outcome) -> None:
         if type(outcome) is Completed and not live.recorded:
-            self.runs.behind(run)
+            self.runs.behind(self._looks.draft(live))
         else:
-            await self._finish(run)  # its id is told, or about to be
+            if live.touched is not None and live.changes is None:
+                await run_changes.keep(live)
+            await self._finish(live.as_run())  # its id is told, or about to be
         live.tell()
         if live.late is not None:
             self._chore(run_changes.hash_them(live, self.runs))
-        return Ended(run, outcome)
 
     def _shelved(self, live: UnderWay, outcome: Outcome) -> bool:
         """Whether its record stays as it is, so that the next start of a server takes it up."""

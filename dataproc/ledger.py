@@ -123,7 +123,7 @@ class Ledger:
     async def _see_through(self, live: UnderWay) -> None:
         ended = await self._executor.run(live)
         if live.closes and not live.shelved:
-            await self.close_after(ended.run.id, ended.run.session)
+            await self.close_after(ended.run, ended.session)
 
     async def close_after(self, run_id: str, session: str) -> None:
         """End the session of a run that was to end with it; several such runs, with the last of them."""

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from dataproc.database.runs import RunStore
 from dataproc.errors import StorageUnavailable
-from dataproc.storage import Tree
 from dataproc.storage.manifest import hash_late, manifest
-from dataproc.storage.watch import Changes
-from dataproc.under_way import UnderWay
+from dataproc.storage.watch import Touched
 
-AT_ONCE = 2  # changed files that are looked at without a thread
+if TYPE_CHECKING:
+    from dataproc.runs import Run
+    from dataproc.under_way import UnderWay
+
 log = structlog.get_logger(__name__)
 
 
@@ -26,16 +31,20 @@ def mark_shared(beside: Iterable[UnderWay]) -> None:
         each.shared = True
 
 
-async def keep(live: UnderWay, tree: Tree, changes: Changes, owner: int | None) -> None:
-    """List what a run changed, as it is now; large files get their hashes later. owner: the workers' uid."""
-    named = changes.created, changes.modified, changes.deleted
-    if not any(named):
+async def keep(live: UnderWay) -> None:
+    """List what a run changed, as it is now; large files get their hashes later."""
+    touched = live.touched
+    if touched is None or not touched.names:
         return
-    work = partial(manifest, tree.files, *named, shared=live.shared, owner=owner)
-    found = work() if len(named[0]) + len(named[1]) <= AT_ONCE else await asyncio.to_thread(work)
+    changes = touched.changes
+    work = partial(
+        manifest, touched.files, changes.created, changes.modified, changes.deleted,
+        shared=live.shared, owner=touched.owner,
+    )  # fmt: skip
+    found = work() if touched.few else await asyncio.to_thread(work)
     live.changes = found.changes
     if found.late:
-        live.late = partial(hash_late, tree.files, found, owner)
+        live.late = partial(hash_late, touched.files, found, touched.owner)
 
 
 async def hash_them(live: UnderWay, runs: RunStore) -> None:
@@ -47,3 +56,54 @@ async def hash_them(live: UnderWay, runs: RunStore) -> None:
         await runs.add_changes(live.call.run_id, changes)
     except (OSError, StorageUnavailable) as error:
         log.info("hashes_missing", run_id=live.call.run_id, error=str(error))  # the session may be over
+
+
+@dataclass(slots=True)
+class Looks:
+    """Looks at what quick runs changed after their callers have their answers, in the writer's thread.
+
+    Runs that follow each other on the same file share one look: it is right for the last of them, and the records of
+    the others say that their changes may be shared.
+    """
+
+    _last: dict[tuple[Path, str], str] = field(default_factory=dict)  # the run that touched a file last
+    _seen: dict[tuple[Path, str], tuple[float, dict[str, Any] | None]] = field(default_factory=dict)
+
+    def draft(self, live: UnderWay) -> Callable[[], Run]:
+        """What gives the record of a run that has ended, with its changes."""
+        touched = live.touched
+        if touched is None or not touched.names:
+            return live.as_run
+        for name in touched.names:
+            self._last[touched.files, name] = live.call.run_id
+        return partial(self._look, live, touched, time.monotonic())
+
+    def _look(self, live: UnderWay, touched: Touched, ended: float) -> Run:
+        run_id, changes = live.call.run_id, touched.changes
+        found: dict[str, list[Any]] = {"created": [], "modified": []}
+        for kind, paths in (("created", changes.created), ("modified", changes.modified)):
+            entries = [self._entry(touched, path, ended) for path in paths]
+            found[kind] = [entry for entry in entries if entry is not None]
+        mine = True
+        for name in touched.names:
+            if self._last.get((touched.files, name)) == run_id:
+                del self._last[touched.files, name]
+            else:
+                mine = False
+        if not self._last:
+            self._seen.clear()
+        live.changes = {**found, "deleted": list(changes.deleted), "shared": live.shared or not mine}
+        return live.as_run()
+
+    def _entry(self, touched: Touched, path: str, ended: float) -> dict[str, Any] | None:
+        at, entry = self._seen.get((touched.files, path), (0.0, None))
+        if at > ended:
+            return entry
+        at = time.monotonic()
+        try:
+            told = manifest(touched.files, (path,), (), (), shared=False, owner=touched.owner).changes["created"]
+        except OSError:  # the session has ended meanwhile
+            told = []
+        entry = told[0] if told else None
+        self._seen[touched.files, path] = (at, entry)
+        return entry

@@ -16,6 +16,7 @@ from dataproc.engine.worker import Worker
 from dataproc.events import EventLog, Folder
 from dataproc.registry import MethodInfo, ModuleEntry
 from dataproc.runs import Completed, Outcome, Run, RunStatus, Usage, error_of, told_of
+from dataproc.storage.watch import Touched
 from dataproc.types import JsonObject, Principal, new_id
 
 
@@ -46,7 +47,7 @@ class UnderWay:
     __slots__ = (
         "_events", "_folder", "attempt", "call", "changes", "closes", "created", "done", "ended", "ending", "entry",
         "give_up", "late", "method", "node", "outcome", "place", "progress", "recorded", "refused", "shared",
-        "shelved", "started", "submitted", "task", "usage", "worker",
+        "shelved", "started", "submitted", "task", "touched", "usage", "worker",
     )  # fmt: skip
 
     def __init__(self, call: Call, entry: ModuleEntry, method: MethodInfo, created: datetime, folder: Folder) -> None:
@@ -60,6 +61,7 @@ class UnderWay:
         self.ending: Outcome | None = None
         self.progress: dict[str, Any] | None = None
         self.changes: dict[str, Any] | None = None
+        self.touched: Touched | None = None
         self.late: Callable[[], dict[str, Any]] | None = None
         self.usage: Usage | None = None
         self.worker: Worker | None = None

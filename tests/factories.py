@@ -26,7 +26,7 @@ from dataproc.engine.local import LocalEngine
 from dataproc.errors import MethodNotFound, ModuleNotFound
 from dataproc.executor import Call, Ended
 from dataproc.reaper import Reaper
-from dataproc.runs import Completed, Outcome, Run, RunStatus
+from dataproc.runs import Completed, Outcome, Run
 from dataproc.sessions import Sessions
 from dataproc.settings import Settings
 from dataproc.storage import Workspaces, open_workspaces
@@ -96,7 +96,7 @@ class InProcessModules:
             self.sessions.leave(call.session)
             async with self._left:
                 self._left.notify_all()
-        return Ended(run.evolve(RunStatus.RUNNING).evolve(outcome.status), outcome)
+        return Ended(run.id, run.session, outcome)
 
     async def quiesce(self, session_id: str, wait: float) -> None:
         """Wait until the session has no run."""

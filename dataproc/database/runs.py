@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -33,12 +33,15 @@ class Wanted:
     before: str | None = None
 
 
+Draft = Callable[[], Run]
+
+
 class RunStore:
     """The records of runs."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._pending: deque[Run] = deque()
+        self._pending: deque[Draft] = deque()
         self._late: dict[str, Run] = {}  # ends that the database did not take yet
         self._taken = True  # whether nothing is on its way to the writer that will take `_pending`
         self._batches = self._settled = 0  # visits of the writer asked for, and those known to be committed
@@ -77,9 +80,12 @@ class RunStore:
         step = update(runs).where(runs.c.id == run_id).values(changes=json.dumps(changes))
         await self._database.write(lambda connection: connection.execute(step))
 
-    def behind(self, run: Run) -> None:
-        """Have the record of a run that has none yet written within a second. Costs the caller an append."""
-        self._pending.append(run)
+    def behind(self, draft: Draft) -> None:
+        """Have the record of a run that has none yet written within a second. Costs the caller an append.
+
+        draft: gives the record; it is called in the writer's thread, once, and must not take long.
+        """
+        self._pending.append(draft)
         if self._taken:
             self._taken = False
             self._batches += 1
@@ -88,7 +94,7 @@ class RunStore:
     def take(self) -> list[Run]:
         """Take what waits to be written; for the writer alone."""
         self._taken = True  # before the runs: one that is appended later asks for a batch of its own
-        return [self._pending.popleft() for _ in range(len(self._pending))]
+        return [self._pending.popleft()() for _ in range(len(self._pending))]
 
     async def settle(self) -> None:
         """Have what was written behind committed now: whoever asks for runs wants to see the last one too."""

@@ -155,7 +155,7 @@ async def exec_method(
         return ended.outcome.result
     error = error_of(ended.outcome)
     assert error is not None
-    error.data["run_id"] = ended.run.id
+    error.data["run_id"] = ended.run
     raise error
 
 

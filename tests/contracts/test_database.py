@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +187,7 @@ class DatabaseContract:
         """Thousands of records are there within a second or two, and none twice."""
         store = RunStore(database)
         for n in range(3000):
-            store.behind(a_run(f"run-{n}", status=RunStatus.COMPLETED))
+            store.behind(partial(a_run, f"run-{n}", status=RunStatus.COMPLETED))
             if n % 500 == 0:
                 await asyncio.sleep(0)
 

@@ -108,7 +108,7 @@ class KeptRows:
         result = ended.outcome.result
         head = {"declared": [name for name, _ in declared(view.method.result)], "messages": ended.outcome.messages}
         try:
-            path = f".dataproc/results/{ended.run.id}.json"
+            path = f".dataproc/results/{ended.run}.json"
             if isinstance(result, dict) and result.get("$artifact") == path:
                 return await _from_file(workspace, path, shelf, view.name, head)
             if not isinstance(result, list):
