@@ -183,8 +183,11 @@ def _become_worker(line: socket.socket, control: socket.socket, walls: Walls, co
     """In the forked process: nothing returns from here."""
     status = 70
     try:
-        control.close()
-        kept = os.dup2(line.detach(), child.LINE, inheritable=False)
+        kept = line.detach()
+        if kept != child.LINE:
+            kept = os.dup2(kept, child.LINE, inheritable=False)
+        control.detach()
+        sys_.close_range(CONTROL, child.LINE - 1)
         sys_.close_range(child.LINE + 1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         child.main(socket.socket(fileno=kept), walls, code)

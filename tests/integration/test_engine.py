@@ -222,6 +222,16 @@ async def test_namespaces_alone_keep_sessions_apart(tmp_path: Path, monkeypatch:
         assert await house.call("prober", "read", path="/session/link") == Completed({"outcome": "ENOENT"})
 
 
+@pytest.mark.parametrize("sandbox", ["auto", "off"])
+async def test_sessions_come_and_go(tmp_path: Path, sandbox: str) -> None:
+    """Whatever numbers the zygote's descriptors have got by then, the next worker comes up."""
+    async with a_house(tmp_path, sandbox=sandbox) as house:
+        for number in range(30):
+            assert await house.call("echo", "echo", session=f"s{number}", value=number) == Completed(number)
+            if number % 3:
+                await house.pool.forget(f"s{number - 1}")
+
+
 async def test_without_walls_it_still_runs_and_ends(tmp_path: Path) -> None:
     """`off`: no layer is in force, and calls, failures and time limits work all the same."""
     async with a_house(tmp_path, sandbox="off") as house:
