@@ -264,7 +264,8 @@ class Executor:
         """What the worker is told; the limits are the caller's, else the method's, else the settings'."""
         settings, call, method, limits = self.settings, live.call, live.method, live.method.limits
         timeout = call.timeout or limits.timeout or settings.run_timeout
-        inputs, outputs = dict[str, str](), dict[str, str]()
+        inputs: dict[str, str] = {}
+        outputs: dict[str, str] = {}
         if method.script is None:
             inputs, outputs = _paths("input", call.input, method.input), _paths("output", call.output, method.output)
         return Task(
