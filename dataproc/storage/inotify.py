@@ -12,7 +12,8 @@ OVERFLOW, IGNORED, IS_FOLDER = 0x4000, 0x8000, 0x40000000
 _WANTED = MODIFY | CLOSE_WRITE | MOVED_FROM | MOVED_TO | CREATE | DELETE
 _ONLY_FOLDERS, _NOT_WHAT_IS_UNLINKED = 0x01000000, 0x04000000
 _EVENT = struct.Struct("iIII")  # watch, mask, cookie, length of the name
-_AT_ONCE = 2**18
+_USUAL, _AT_ONCE = 2**12, 2**18  # bytes read: mostly it is an event or two
+_LONGEST = 16 + 256  # bytes of an event
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -26,6 +27,7 @@ class Inotify:
     def __init__(self) -> None:
         """Where the user has too many of them, this one watches nothing: `add` raises."""
         self._fd: int = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._room = _USUAL
 
     def add(self, folder: int) -> int:
         """Watch the directory that a descriptor is of. Raises OSError: ENOSPC where the user has too many watches."""
@@ -40,20 +42,23 @@ class Inotify:
         """Watch it no longer, if it is still watched."""
         _libc.inotify_rm_watch(self._fd, watch)
 
-    def read(self) -> list[Event]:
-        """What has happened; nothing, if nothing has."""
+    def read(self) -> tuple[list[Event], bool]:
+        """What has happened, and whether there may be more."""
         if self._fd < 0:
-            return []
+            return [], False
         try:
-            data = os.read(self._fd, _AT_ONCE)
+            data = os.read(self._fd, self._room)
         except BlockingIOError:
-            return []
+            self._room = _USUAL
+            return [], False
+        more = len(data) > self._room - _LONGEST
+        self._room = _AT_ONCE if more else _USUAL
         found, at = [], 0
         while at < len(data):
             watch, mask, _, length = _EVENT.unpack_from(data, at)
             at += _EVENT.size + length
             found.append((watch, mask, os.fsdecode(data[at - length : at].rstrip(b"\0"))))
-        return found
+        return found, more
 
     def close(self) -> None:
         """Forget all."""

@@ -119,7 +119,9 @@ class Quotas:
     def _drain(self) -> None:
         """Hand the kernel's events out."""
         with self._reading:
-            while events := self._queue.read():
+            more = True
+            while more:
+                events, more = self._queue.read()
                 for number, mask, name in events:
                     if mask & inotify.OVERFLOW:
                         self._lose()
@@ -140,6 +142,8 @@ class Quotas:
     def exceeded(self, found: Watched) -> QuotaExceeded | None:
         """The quota that a session is above, and grows; it is told of once for each growth."""
         usage, limits = found.watch.usage, self._limits
+        if usage == found.judged and found.session in self._sums:
+            return None
         self._count(found.session, (found.key, usage))
         mercy, before, found.judged = found.tolerated, found.judged, usage
         found.tolerated = Usage(min(mercy.bytes, usage.bytes), min(mercy.files, usage.files))

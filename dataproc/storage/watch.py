@@ -18,7 +18,7 @@ from pathlib import Path
 
 from dataproc.storage import inotify
 from dataproc.storage.folders import Tree
-from dataproc.storage.paths import open_beneath, opened_beneath, opened_folder
+from dataproc.storage.paths import open_beneath, opened_beneath
 
 TOPS = ("files", "modules", "locks")
 FEW = 8  # changed files that are looked at after the answer, or without a thread
@@ -85,6 +85,7 @@ class Watch:
         self.inbox: deque[tuple[Folder, int, str]] = deque()
         self.lost = False  # events that never came into the inbox
         self._place = tree.files.parent
+        self._top = -1  # a descriptor of it, from the first look on
         self._queue = queue
         self._by_watch = by_watch
         self._tops: dict[str, Folder] = {}
@@ -208,6 +209,10 @@ class Watch:
             todo.extend(folder.folders.values())
         self._tops = {}
 
+    def __del__(self) -> None:  # not in `end`: a thread may be looking
+        if self._top >= 0:
+            os.close(self._top)
+
     def _find(self, names: Names) -> Folder | None:
         folder = self._tops.get(names[0])
         for name in names[1:]:
@@ -234,23 +239,25 @@ class Watch:
             self._fresh = [(name,) for name in TOPS]
         dirty, self._dirty = self._dirty, {}
         fresh, self._fresh = self._fresh, []
-        with suppress(FileNotFoundError), opened_folder(self._place) as top:
+        with suppress(FileNotFoundError):
+            if self._top < 0:
+                self._top = os.open(self._place, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             for folder, name in dirty:
-                self._set(folder, name, self._size(top, folder, name))
+                self._set(folder, name, self._size(self._top, folder, name))
             for names in fresh:
-                self._walk(top, names)
+                self._walk(self._top, names)
         if blind:
             self._again = time.monotonic() + max(_BLIND_PAUSE, 5 * (time.monotonic() - begun))
 
     def _size(self, top: int, folder: Folder, name: str) -> int | None:
         try:
-            fd = open_beneath(top, (*folder.names, name), os.O_PATH | os.O_NOFOLLOW)
+            if len(folder.names) == 1:  # no module can put a link in the place of a top folder
+                found = os.stat(f"{folder.names[0]}/{name}", dir_fd=top, follow_symlinks=False)
+            else:
+                with opened_beneath(top, (*folder.names, name), os.O_PATH | os.O_NOFOLLOW) as fd:
+                    found = os.fstat(fd)
         except OSError:
             return None
-        try:
-            found = os.fstat(fd)
-        finally:
-            os.close(fd)
         return None if stat.S_ISDIR(found.st_mode) else taken(found)
 
     def _walk(self, top: int, names: Names) -> None:
