@@ -23,6 +23,7 @@ from dataproc.catalogue import Catalogue
 from dataproc.clock import Clock, SystemClock
 from dataproc.database import Database, RunStore
 from dataproc.engine.local import LocalEngine
+from dataproc.engine.pool import WorkerPool
 from dataproc.errors import MethodNotFound, ModuleNotFound
 from dataproc.executor import Call, Ended
 from dataproc.reaper import Reaper
@@ -137,10 +138,12 @@ class World:
     executor: InProcessModules
     reaper: Reaper
     folder: Path
+    pool: WorkerPool = field(init=False)
     app: FastAPI = field(init=False)
     catalogue: Catalogue = field(init=False)
 
     def __post_init__(self) -> None:
+        self.pool = WorkerPool(self.engine, self.settings)
         self.catalogue = Catalogue(self.database, self.settings, self.workspaces.folders.root)
         self.app = create_app(self)  # type: ignore[arg-type]
 

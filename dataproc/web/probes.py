@@ -63,9 +63,12 @@ def _sandbox(settings: Settings, walls: list[Layer]) -> str:
 @router.get("/metrics", response_class=PlainTextResponse, summary="Metrics for Prometheus")
 async def metrics(request: Request) -> Response:
     """The metrics in Prometheus's text format."""
-    if not await _may_look(request, cast("System", request.app.state.system)):
+    system = cast("System", request.app.state.system)
+    if not await _may_look(request, system):
         await principal_of(request)
         raise Forbidden("metrics need the scope admin", scope="admin")
+    for state, count in system.pool.counts.items():
+        METRICS.workers(state, count)
     return Response(METRICS.exposition(), media_type=METRICS_TYPE)
 
 
