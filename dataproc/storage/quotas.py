@@ -58,9 +58,12 @@ class Quotas:
 
     async def watch(self, session: str, tree: Tree, key: str) -> Watched:
         """The session under watch; a first look walks it. Near free where it is watched already."""
-        found = self._watched.get(session)
-        if found is None or (found.tree is not tree and found.tree != tree):
-            found = await self._begin(session, tree, key)
+        while True:
+            found = self._watched.get(session)
+            if found is None or (found.tree is not tree and found.tree != tree):
+                found = await self._begin(session, tree, key)
+            if self._watched.get(session) is found:  # others may have come, or made room, during the first look
+                break
         found.key = key or found.key
         found.used_at = time.monotonic()
         self._watched.move_to_end(session)
@@ -71,6 +74,7 @@ class Quotas:
             old.watch.end()
         self._make_room()
         found = Watched(session, key, tree, Watch(tree, self._queue, self._by_watch))  # type: ignore[arg-type]
+        found.used_at = time.monotonic()  # or who makes room for another session takes it for idle
         self._watched[session] = found
         found.tolerated = found.judged = await asyncio.to_thread(self._settled, found, _usage)
         found.before = found.judged.bytes

@@ -234,3 +234,16 @@ async def test_sessions_that_rest_are_watched_no_longer(tmp_path: Path, tree: Tr
     assert again is not first
     assert again.watch.usage == Usage(0, 1)
     quotas.close()
+
+
+async def test_many_first_looks_at_once(quotas: Quotas, tmp_path: Path) -> None:
+    """Sessions that come under watch at the same time do not take each other for idle."""
+    names = [f"session-{number:04}" for number in range(40)]
+    trees = []
+    for name in names:
+        made = Tree(*(tmp_path / name / part for part in ("files", "modules", "locks")))
+        for folder in (made.files, made.modules, made.locks):
+            folder.mkdir(parents=True)
+        trees.append(made)
+    found = await asyncio.gather(*(quotas.watch(name, tree, "key") for name, tree in zip(names, trees, strict=True)))
+    assert [each.session for each in found] == names
