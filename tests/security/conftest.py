@@ -125,7 +125,8 @@ class Server:
     def rpc(self, path: str, method: str, params: Any, headers: dict[str, str]) -> Any:
         """One call; its result, or RpcError."""
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
-        answer = self.http.post(self.url + path, json=body, headers=headers).json()
+        # a connection a call: one client shared by hundreds of threads mixed up its descriptors now and then
+        answer = httpx.post(self.url + path, json=body, headers=headers, timeout=DEADLINE * 2).json()
         if "error" in answer:
             raise RpcError(answer["error"])
         return answer["result"]
