@@ -102,6 +102,20 @@ def rfc3339(moment: datetime) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What sessions' files take: bytes on the disk, and files and directories in number."""
+
+    bytes: int = 0
+    files: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(self.bytes + other.bytes, self.files + other.files)
+
+    def __sub__(self, other: Usage) -> Usage:
+        return Usage(self.bytes - other.bytes, self.files - other.files)
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """The right to a session. revision: what its files are now; None for a session that never had any.
 

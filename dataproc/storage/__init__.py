@@ -11,8 +11,9 @@ from dataproc.storage.leases import Leases, Ledger, MemoryLeases
 from dataproc.storage.limits import Limits
 from dataproc.storage.objects import Objects
 from dataproc.storage.quotas import Quotas
-from dataproc.storage.watch import Changes, Usage
+from dataproc.storage.watch import Changes
 from dataproc.storage.workspace import Workspace, Workspaces
+from dataproc.types import Usage
 
 __all__ = ["Changes", "Tree", "Usage", "Workspace", "Workspaces", "open_workspaces"]
 

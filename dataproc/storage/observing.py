@@ -9,7 +9,8 @@ from typing import Self
 from dataproc.errors import QuotaExceeded
 from dataproc.storage.limits import Watched
 from dataproc.storage.quotas import Quotas
-from dataproc.storage.watch import Changes, Usage, Watch
+from dataproc.storage.watch import Changes, Watch
+from dataproc.types import Usage
 
 
 class Room:

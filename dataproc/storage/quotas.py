@@ -23,7 +23,8 @@ from dataproc.storage import inotify, unseen
 from dataproc.storage.folders import Tree
 from dataproc.storage.limits import NOTHING, Limits, Watched, over
 from dataproc.storage.paths import unavailable
-from dataproc.storage.watch import Usage, Watch
+from dataproc.storage.watch import Watch
+from dataproc.types import Usage
 
 BUSY, IDLE = 0.2, 0.5  # seconds between looks: while runs are under way, and while none is
 UNSEEN = 0.4  # seconds between searches for what events do not tell

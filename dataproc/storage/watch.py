@@ -19,6 +19,7 @@ from pathlib import Path
 from dataproc.storage import inotify
 from dataproc.storage.folders import Tree
 from dataproc.storage.paths import open_beneath, opened_beneath
+from dataproc.types import Usage
 
 TOPS = ("files", "modules", "locks")
 FEW = 8  # changed files that are looked at after the answer, or without a thread
@@ -28,14 +29,6 @@ _NEW = inotify.CREATE | inotify.MOVED_TO
 _PREALLOCATED = 2**20  # bytes beyond a file's end that a file system may keep in store for it
 _BLIND_PAUSE = 0.5  # seconds between walks where there are no watches left
 Names = tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What a session's files take: bytes on the disk, and files and directories in number."""
-
-    bytes: int = 0
-    files: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,7 @@ from dataproc.storage.observing import Observed, Room
 from dataproc.storage.paths import RelPath, told
 from dataproc.storage.quotas import Quotas
 from dataproc.storage.upload import Upload
-from dataproc.storage.watch import Usage
-from dataproc.types import Elsewhere, rfc3339
+from dataproc.types import Elsewhere, Usage, rfc3339
 
 _GONE = 100_000  # sessions remembered to be discarded ...
 _GONE_FOR = 600.0  # ... and for how long, in seconds: a request that found its session alive has long ended by then
