@@ -48,6 +48,8 @@ class Watched:
     grown: int = 0  # bytes since the look before
     users: int = 0
     reserved: int = 0  # bytes of uploads under way
+    told: int = 0  # how often those who work in it were told that it takes too much
+    error: QuotaExceeded | None = None  # what they were told last
     used_at: float = 0.0
 
 

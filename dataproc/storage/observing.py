@@ -48,7 +48,7 @@ class Room:
 class Observed:
     """A run in a session, for `async with`: what it changes, and whether it takes too much."""
 
-    __slots__ = ("_mark", "_quotas", "_watched")
+    __slots__ = ("_mark", "_quotas", "_told", "_watched")
 
     def __init__(self, quotas: Quotas, watched: Watched) -> None:
         self._quotas, self._watched = quotas, watched
@@ -56,6 +56,7 @@ class Observed:
 
     async def __aenter__(self) -> Self:
         self._mark = await self._quotas.settled(self._watched, Watch.mark)
+        self._told = self._watched.told
         self._quotas.enter(self._watched)
         return self
 
@@ -71,4 +72,7 @@ class Observed:
         mark, self._mark = self._mark, None
         assert mark is not None
         changes = await self._quotas.settled(self._watched, lambda watch: watch.changes(mark))
-        return changes, self._quotas.exceeded(self._watched)
+        error = self._quotas.exceeded(self._watched)
+        if error is None and self._watched.told != self._told:
+            error = self._watched.error  # word of it came when its outcome was on the way already
+        return changes, error

@@ -41,10 +41,12 @@ _log = structlog.get_logger("dataproc.storage")
 class Quotas:
     """All sessions of this server. `root` is any folder on the disk of the storage."""
 
-    def __init__(self, limits: Limits, root: os.PathLike[str]) -> None:
+    def __init__(self, limits: Limits, root: os.PathLike[str], *, noting: bool = False) -> None:
+        """noting: whether watches keep what was touched, modes and times too, for who asks for it."""
         self._limits = limits
         self._root = root
-        self._queue = inotify.Inotify()
+        self._noting = noting
+        self._queue = inotify.Inotify(noting)
         self._by_watch: dict[int, tuple[Watch, object]] = {}
         self._watched: OrderedDict[str, Watched] = OrderedDict()
         self._sums: dict[str, tuple[str, Usage]] = {}  # by session: its key, and its use when last looked at
@@ -54,6 +56,7 @@ class Quotas:
         self._searched = 0.0
         self.on_over: Callable[[str, QuotaExceeded], None] = lambda session, error: None
         self.processes: Callable[[str], Iterable[int]] = lambda session: ()
+        self.workers: Callable[[str], Iterable[int]] = lambda session: ()  # the idle ones, too
 
     # -------------------------------------------------------------------------------------------------- watching
 
@@ -74,12 +77,17 @@ class Quotas:
         if (old := self._watched.pop(session, None)) is not None:
             old.watch.end()
         self._make_room()
-        found = Watched(session, key, tree, Watch(tree, self._queue, self._by_watch))  # type: ignore[arg-type]
+        found = Watched(session, key, tree, Watch(tree, self._queue, self._by_watch, self._noting))  # type: ignore[arg-type]
         found.used_at = time.monotonic()  # or who makes room for another session takes it for idle
         self._watched[session] = found
         found.tolerated = found.judged = await asyncio.to_thread(self._settled, found, _usage)
         found.before = found.judged.bytes
         return found
+
+    def find(self, session: str, tree: Tree) -> Watched | None:
+        """The session, if these very folders of it are under watch."""
+        found = self._watched.get(session)
+        return found if found is not None and found.watch.is_of(tree) else None
 
     def _make_room(self) -> None:
         for session, found in list(self._watched.items()):
@@ -190,11 +198,12 @@ class Quotas:
         if now is not None:
             self._sums[session] = now
 
-    def _disk_full(self, more: int) -> QuotaExceeded | None:
+    def _short_of(self, more: int) -> tuple[int, int] | None:
+        """The bytes that have to stay free, and those that are, where so many more do not fit."""
         disk = os.statvfs(self._root)
         free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
         floor = min(FREE, total // 100) if self._limits.free is None else self._limits.free
-        return over("free_space", floor, free) if free - more < floor else None
+        return (floor, free) if free - more < floor else None
 
     # ------------------------------------------------------------------------------------------------------ users
 
@@ -208,15 +217,14 @@ class Quotas:
             search = time.monotonic() - self._searched >= UNSEEN
             workers = {each: tuple(self.processes(each.session)) for each in watched if each.users} if search else {}
             try:
-                told = await asyncio.to_thread(self._tick, watched, workers)
-                for session, error in told:
-                    _log.warning("storage.quota_exceeded", session_id=session, **error.data)
-                    self.on_over(session, error)
+                full = await asyncio.to_thread(self._tick, watched, workers)
             except OSError as error:
                 _log.warning("storage.watching_failed", errno=error.errno)
+            else:
+                self._judge(watched, full)
 
-    def _tick(self, watched: list[Watched], workers: dict[Watched, tuple[int, ...]]) -> list[tuple[str, QuotaExceeded]]:
-        told = []
+    def _tick(self, watched: list[Watched], workers: dict[Watched, tuple[int, ...]]) -> tuple[int, int] | None:
+        """Look at them; how few bytes may be free, and are, where that is too few."""
         self._drain()
         for found, pids in workers.items():
             self._search(found, pids)
@@ -225,12 +233,25 @@ class Quotas:
             if found.watch.unsettled:
                 self._settled(found, _usage)
             found.grown, found.before = found.watch.usage.bytes - found.before, found.watch.usage.bytes
-            if (error := self.exceeded(found)) is not None:
-                told.append((found.session, error))
-        largest = max((each for each in watched if each.users), key=lambda each: each.grown, default=None)
-        if not told and largest is not None and largest.grown > 0 and (error := self._disk_full(0)) is not None:
-            told.append((largest.session, error))
-        return told
+        return self._short_of(0) if any(each.users and each.grown > 0 for each in watched) else None
+
+    def _judge(self, watched: list[Watched], full: tuple[int, int] | None) -> None:
+        """Only here and at the ends of runs, which is in one thread, or a run could end between judgement and word."""
+        told = False
+        for found in watched:
+            if not found.users:
+                found.watch.hidden = 0  # a search that began while there was a run may have come too late
+            if self._watched.get(found.session) is found and (error := self.exceeded(found)) is not None:
+                self._tell(found, error)
+                told = True
+        growing = [each for each in watched if each.users and each.grown > 0]
+        if full is not None and growing and not told:
+            self._tell(max(growing, key=lambda each: each.grown), over("free_space", *full))
+
+    def _tell(self, found: Watched, error: QuotaExceeded) -> None:
+        found.told, found.error = found.told + 1, error
+        _log.warning("storage.quota_exceeded", session_id=found.session, **error.data)
+        self.on_over(found.session, error)
 
     def _search(self, found: Watched, pids: Iterable[int]) -> None:
         hidden, mapped = unseen.look({each for pid in pids for each in unseen.tree_of(pid)}, found.tree)
@@ -268,8 +289,8 @@ class Quotas:
         self._count(found.session, (found.key, usage))
         if error := self._key_exceeded(found.key, Usage(found.reserved + more.bytes, more.files)):
             raise error
-        if error := self._disk_full(more.bytes):
-            raise unavailable(OSError(errno.ENOSPC, error.message))  # no limit of the caller's
+        if full := self._short_of(more.bytes):
+            raise unavailable(OSError(errno.ENOSPC, over("free_space", *full).message))  # no limit of the caller's
 
 
 def _usage(watch: Watch) -> Usage:

@@ -224,6 +224,22 @@ async def test_the_disk_keeps_some_room(tmp_path: Path, tree: Tree) -> None:
     quotas.close()
 
 
+async def test_word_of_too_much_reaches_a_run_that_is_just_returning(quotas: Quotas, tree: Tree) -> None:
+    """A run whose growth was judged by the looks in between is refused, though it returned before it could be ended."""
+    over = asyncio.Event()
+    quotas.on_over = lambda session, error: over.set()  # its outcome is on the way: there is nothing left to end
+    keeping = asyncio.create_task(quotas.keep())
+    async with observing(quotas, tree) as (_, observed):
+        (tree.files / "a").write_bytes(bytes(100_001))
+        await asyncio.wait_for(over.wait(), 30)
+        _, exceeded = await observed.end()
+    assert exceeded is not None
+    assert exceeded.data["quota"] == "session_bytes"
+    async with observing(quotas, tree) as (_, observed):
+        assert (await observed.end())[1] is None  # the next one did nothing
+    keeping.cancel()
+
+
 async def test_sessions_that_rest_are_watched_no_longer(tmp_path: Path, tree: Tree) -> None:
     """After its idle time a session's watches are given back, and made anew at its next use."""
     quotas = Quotas(Limits(100, 100, None, None, 0, 0.0), tmp_path)
