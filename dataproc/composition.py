@@ -144,6 +144,7 @@ async def build(settings: Settings) -> System:
     executor = Executor(settings, clock, registry, sessions, workspaces, pool, runs, scripts, node.name)
     workspaces.quotas.on_over = executor.exceeded
     workspaces.quotas.processes = lambda session: [worker.pid for worker in pool.busy_of(session)]
+    workspaces.quotas.workers = lambda session: [worker.pid for worker in pool.all_of(session)]
     reaper = Reaper(sessions, runs, executor, workspaces, settings, METRICS)
     keys = IdempotencyKeys(database, settings.idempotency_retention)
     ledger = Ledger(executor, runs, keys)

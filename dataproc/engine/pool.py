@@ -62,7 +62,7 @@ class WorkerPool:
 
     async def forget(self, session: str) -> None:
         """End every worker of a session, and wait until they are gone."""
-        await self._end_all([w for w, d in [*self._by_age.items(), *self._busy.items()] if d.session == session])
+        await self._end_all(self.all_of(session))
 
     async def retire(self, generation: Generation) -> None:
         """End the idle workers of a generation; those with a run end after it, and the zygote when it has none."""
@@ -72,6 +72,10 @@ class WorkerPool:
     def busy_of(self, session: str) -> list[Worker]:
         """Workers that run something for a session."""
         return [worker for worker, demand in self._busy.items() if demand.session == session]
+
+    def all_of(self, session: str) -> list[Worker]:
+        """Its idle workers, too."""
+        return [w for w, d in [*self._by_age.items(), *self._busy.items()] if d.session == session]
 
     async def _end_all(self, workers: list[Worker]) -> None:
         for worker in workers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataproc.clock import Clock, SystemClock
 from dataproc.settings import Settings
-from dataproc.storage.backend import Backend, LocalBackend
+from dataproc.storage.backend import LocalBackend
 from dataproc.storage.copies import CopyBackend
 from dataproc.storage.folders import Folders, Tree
 from dataproc.storage.leases import Leases, Ledger, MemoryLeases
@@ -27,13 +27,11 @@ def open_workspaces(
     node: the server's name, under which it keeps copies. Raises InvalidParams for one that cannot be opened.
     """
     clock = clock or SystemClock()
-    backend = _backend(settings, clock, leases, node)
-    return Workspaces(backend, clock, Quotas(Limits.of(settings), backend.folders.root))
-
-
-def _backend(settings: Settings, clock: Clock, leases: Leases | None, node: str) -> Backend:
     if settings.local_storage is not None:
-        return LocalBackend(Folders.of(settings, settings.local_storage))
+        folders = Folders.of(settings, settings.local_storage)
+        return Workspaces(LocalBackend(folders), clock, Quotas(Limits.of(settings), folders.root))
     folders = Folders.of(settings, settings.node_dir / "copies" / node)
+    quotas = Quotas(Limits.of(settings), folders.root, noting=True)
     leases = leases or MemoryLeases(Ledger(), clock, settings.lease)
-    return CopyBackend(Objects.of(settings), folders, leases, clock, settings.copies_size)
+    backend = CopyBackend(Objects.of(settings), folders, leases, clock, quotas, settings.copies_size)
+    return Workspaces(backend, clock, quotas)

@@ -24,10 +24,14 @@ from dataproc.storage.copy import Copy, index_key, revisions_of
 from dataproc.storage.folders import Folders, Tree
 from dataproc.storage.housekeeping import House
 from dataproc.storage.index import Index, KeptFile, Signature
-from dataproc.storage.keeping import Survey, fetch, finish, make_places, put, survey
+from dataproc.storage.keeping import fetch, finish, make_places, put
 from dataproc.storage.leases import Leases
+from dataproc.storage.looking import Looking
 from dataproc.storage.objects import CHUNK, Objects
+from dataproc.storage.quotas import Quotas
+from dataproc.storage.survey import Survey, survey
 from dataproc.storage.together import alone, together
+from dataproc.storage.touches import Touches
 from dataproc.types import Dropped, Elsewhere, Lease, rfc3339
 
 BELIEVED = 1.0  # seconds for which another node's lease is believed without asking again
@@ -40,9 +44,13 @@ _log = structlog.get_logger("dataproc.storage")
 class CopyBackend:
     """A store of objects, leases on the sessions in it, and local copies of those that were used since the start."""
 
-    def __init__(self, objects: Objects, folders: Folders, leases: Leases, clock: Clock, most: int) -> None:
-        """most: bytes of all local copies."""
+    def __init__(
+        self, objects: Objects, folders: Folders, leases: Leases, clock: Clock, quotas: Quotas, most: int
+    ) -> None:
+        """quotas: has sessions under watch, noting what is touched. most: bytes of all local copies."""
         self.folders = folders
+        self._quotas = quotas
+        self._looking = Looking(quotas)
         self._objects = objects
         self._leases = leases
         self._clock = clock
@@ -125,6 +133,7 @@ class CopyBackend:
     async def _fetched(self, session_id: str, lease: Lease) -> Copy:
         await on_disk(self.folders.discard, session_id)  # what a fetch that failed has left
         tree = await on_disk(self.folders.make, session_id)
+        self._quotas.drop(session_id)  # who watches the folders that were there before hears nothing of these
         index, seen = Index(), dict[str, Signature]()
         if lease.revision is not None:
             index = await self._index(session_id, lease.revision)
@@ -160,39 +169,40 @@ class CopyBackend:
         copy = self._copies.get(session_id)
         if copy is None or copy.tree is not tree:
             raise _conflict()
-        index, seen = copy.index, copy.seen
-        look = self._applications.looker(application)
-        found, of_application = await on_disk(lambda: (survey(tree, index, seen), look()))  # one step in a thread
+        of_application = await self._looking.look(copy, self._applications.looker(application))
         if of_application is not None:
             await self._applications.keep(of_application)
-        if found.changed or found.entries != index.entries or copy.dirty:
-            copy.surveyed = found if copy.waiting is None else None
-            if copy.waiting is None:  # who comes while a commit is at work shares the next one
-                copy.waiting = asyncio.create_task(self._next_commit(copy, index))
-                copy.waiting.add_done_callback(_retrieved)
-            await asyncio.shield(copy.waiting)
-        else:
+        if not (copy.touched or copy.dirty or copy.waiting or copy.lock.locked()):
             await self._assured(copy)
+            return
+        if copy.waiting is None:  # who comes while a commit is at work shares the next one
+            copy.waiting = asyncio.create_task(self._next_commit(copy))
+            copy.waiting.add_done_callback(_retrieved)
+        await asyncio.shield(copy.waiting)
 
-    async def _next_commit(self, copy: Copy, index: Index) -> None:
+    async def _next_commit(self, copy: Copy) -> None:
         async with copy.lock:
-            found = copy.surveyed if copy.index is index else None
-            copy.waiting = copy.surveyed = None
-            await self._kept(copy, found)
+            copy.waiting = None
+            await self._kept(copy)
 
-    async def _kept(self, copy: Copy, found: Survey | None = None) -> None:
-        """Commit what was changed. Raises Conflict, StorageUnavailable. The caller has the copy's lock.
-
-        found: what a walk found, if it began after all that is to be committed was written.
-        """
+    async def _kept(self, copy: Copy) -> None:
+        """Commit what was changed. Raises Conflict, StorageUnavailable. The caller has the copy's lock."""
         if self._copies.get(copy.session) is not copy:
             raise _conflict()
-        if found is None:
-            found = await on_disk(survey, copy.tree, copy.index, copy.seen)
-        await self._assured(copy)
-        if not found.changed and found.entries == copy.index.entries:
-            copy.dirty = False
-            return
+        await self._looking.look(copy)
+        touched, copy.touched = copy.touched, Touches()
+        try:
+            found = await on_disk(survey, copy.tree, copy.index, copy.seen, touched)
+            await self._assured(copy)
+            if found.changed or (found.entries is not copy.index.entries and found.entries != copy.index.entries):
+                await self._stored(copy, found)
+        except BaseException:
+            copy.touched.merge(touched)
+            raise
+        copy.dirty = False
+        copy.touched.sure &= not found.linked
+
+    async def _stored(self, copy: Copy, found: Survey) -> None:
         copy.dirty = True
         revision = f"{copy.lease.fence}-{next(self._count)}"
         prefix = f"{revisions_of(copy.session)}/{revision}"

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from dataproc.storage.folders import Tree, session_place
 from dataproc.storage.index import Index, Signature
-from dataproc.storage.keeping import Survey
+from dataproc.storage.touches import Names, Touches
+from dataproc.storage.watch import Watch
 from dataproc.types import Lease
 
 
@@ -17,7 +18,8 @@ class Copy:
 
     index: the current revision. seen: each file as it was when it was kept. published: what the plain names surely
     are; None where a node died in the middle. orphans: whether earlier holders may have left objects that nothing
-    names. dirty: something is not in the store yet.
+    names. dirty: something is not in the store yet. touched: what is to be looked at before the next commit, as `watch`
+    told it. mapped: files that processes could write to unseen at the last look.
     """
 
     session: str
@@ -35,8 +37,10 @@ class Copy:
     stale: set[str] = field(default_factory=set)  # keys that no current index names any more
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     waiting: asyncio.Task[None] | None = None
-    surveyed: Survey | None = None  # by the only one who waits
     publishing: asyncio.Task[None] | None = None
+    touched: Touches = field(default_factory=lambda: Touches(sure=False))
+    watch: Watch | None = None
+    mapped: set[Names] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.size = self.index.size

@@ -89,13 +89,16 @@ def signature(found: os.stat_result) -> Signature:
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def scan(top: int, folders: tuple[str, ...] = KEPT) -> Iterator[tuple[tuple[str, ...], os.stat_result, str]]:
+def scan(
+    top: int, folders: tuple[str, ...] = KEPT, within: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], os.stat_result, str]]:
     """Every directory, regular file and link below `folders` of an open one: names, stat, target of a link.
 
-    A directory comes before what is in it. FIFOs, sockets and devices are left out, as is what disappears meanwhile,
-    and what lies deeper than a path can be long. What a module closed by its mode is looked into all the same.
+    within: the names of the directory that is looked into instead. A directory comes before what is in it. FIFOs,
+    sockets and devices are left out, as is what disappears meanwhile, and what lies deeper than a path can be long.
+    What a module closed by its mode is looked into all the same.
     """
-    pending: list[tuple[str, ...]] = [(name,) for name in folders]
+    pending: list[tuple[str, ...]] = [within] if within else [(name,) for name in folders]
     while pending:
         names = pending.pop()
         with suppress(FileNotFoundError, NotADirectoryError):

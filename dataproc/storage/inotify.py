@@ -6,7 +6,7 @@ import ctypes
 import os
 import struct
 
-MODIFY, CLOSE_WRITE, MOVED_FROM, MOVED_TO = 0x2, 0x8, 0x40, 0x80
+MODIFY, ATTRIB, CLOSE_WRITE, MOVED_FROM, MOVED_TO = 0x2, 0x4, 0x8, 0x40, 0x80
 CREATE, DELETE = 0x100, 0x200
 OVERFLOW, IGNORED, IS_FOLDER = 0x4000, 0x8000, 0x40000000
 _WANTED = MODIFY | CLOSE_WRITE | MOVED_FROM | MOVED_TO | CREATE | DELETE
@@ -24,16 +24,18 @@ Event = tuple[int, int, str]
 class Inotify:
     """One queue of events of many directories."""
 
-    def __init__(self) -> None:
-        """Where the user has too many of them, this one watches nothing: `add` raises."""
+    def __init__(self, attributes: bool = False) -> None:
+        """Where the user has too many of them, this one watches nothing: `add` raises.
+
+        attributes: whether to tell of changed modes and times, too.
+        """
+        self._wanted = _WANTED | (ATTRIB if attributes else 0) | _ONLY_FOLDERS | _NOT_WHAT_IS_UNLINKED
         self._fd: int = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         self._room = _USUAL
 
     def add(self, folder: int) -> int:
         """Watch the directory that a descriptor is of. Raises OSError: ENOSPC where the user has too many watches."""
-        watch: int = _libc.inotify_add_watch(
-            self._fd, b"/proc/self/fd/%d" % folder, _WANTED | _ONLY_FOLDERS | _NOT_WHAT_IS_UNLINKED
-        )
+        watch: int = _libc.inotify_add_watch(self._fd, b"/proc/self/fd/%d" % folder, self._wanted)
         if watch < 0:
             raise OSError(ctypes.get_errno(), "inotify_add_watch")
         return watch

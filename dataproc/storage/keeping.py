@@ -3,45 +3,17 @@
 from __future__ import annotations
 
 import os
-import stat
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import structlog
 
 from dataproc.errors import InvalidParams
 from dataproc.storage.folders import Folders, Tree
-from dataproc.storage.index import Index, Kept, KeptFile, KeptFolder, KeptLink, Signature, scan, signature, unlocked
+from dataproc.storage.index import Index, KeptFile, KeptFolder, KeptLink, Signature, signature, unlocked
 from dataproc.storage.objects import CHUNK, Objects
 from dataproc.storage.paths import make_parents, open_regular, opened_beneath, opened_folder
 
 _log = structlog.get_logger("dataproc.storage")
-
-
-@dataclass
-class Survey:
-    """What a walk found: what needs no upload, and which files do. `seen`: each file as it was when it was kept."""
-
-    entries: dict[str, Kept] = field(default_factory=dict)
-    seen: dict[str, Signature] = field(default_factory=dict)
-    changed: list[tuple[str, ...]] = field(default_factory=list)
-
-
-def survey(tree: Tree, index: Index, seen: dict[str, Signature]) -> Survey:
-    """Walk a session's folders, and compare with what is kept of them. Raises OSError."""
-    found_all, sizes = Survey(), dict[tuple[str, ...], int]()
-    with opened_folder(tree.files.parent) as top:
-        for names, found, target in scan(top):
-            path = "/".join(names)
-            if target:
-                found_all.entries[path] = KeptLink(target)
-            elif stat.S_ISDIR(found.st_mode):
-                found_all.entries[path] = KeptFolder(found.st_mode & 0o777)
-            elif seen.get(path) == signature(found):
-                found_all.entries[path], found_all.seen[path] = index.entries[path], seen[path]
-            else:
-                sizes[names] = found.st_size
-    found_all.changed = sorted(sizes, key=sizes.__getitem__, reverse=True)  # the longest work is begun first
-    return found_all
 
 
 def put(
@@ -128,7 +100,7 @@ def finish(tree: Tree, index: Index, owner: int | None) -> dict[str, Signature]:
                     os.symlink(kept.target, name, dir_fd=parent)
                     if owner is not None:
                         os.chown(name, owner, owner, dir_fd=parent, follow_symlinks=False)
-        for path, kept in reversed(index.entries.items()):
+        for path, kept in sorted(index.entries.items(), key=lambda entry: entry[0].count("/"), reverse=True):
             if isinstance(kept, KeptFolder):
                 with opened_beneath(top, path.split("/"), os.O_RDONLY | os.O_DIRECTORY) as folder:
                     os.fchmod(folder, kept.mode)

@@ -19,6 +19,7 @@ from pathlib import Path
 from dataproc.storage import inotify
 from dataproc.storage.folders import Tree
 from dataproc.storage.paths import open_beneath, opened_beneath
+from dataproc.storage.touches import BELOW, READ, STAT, Names, Touches
 from dataproc.types import Usage
 
 TOPS = ("files", "modules", "locks")
@@ -28,7 +29,6 @@ _GONE = inotify.DELETE | inotify.MOVED_FROM
 _NEW = inotify.CREATE | inotify.MOVED_TO
 _PREALLOCATED = 2**20  # bytes beyond a file's end that a file system may keep in store for it
 _BLIND_PAUSE = 0.5  # seconds between walks where there are no watches left
-Names = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,10 @@ class Folder:
 class Watch:
     """One session. Its methods are called by who holds `lock`; events may be put into `inbox` by anybody."""
 
-    def __init__(self, tree: Tree, queue: inotify.Inotify, by_watch: dict[int, tuple[Watch, Folder]]) -> None:
+    def __init__(
+        self, tree: Tree, queue: inotify.Inotify, by_watch: dict[int, tuple[Watch, Folder]], noting: bool = False
+    ) -> None:
+        """noting: whether to keep for `take` what was touched."""
         self.lock = threading.Lock()
         self.inbox: deque[tuple[Folder, int, str]] = deque()
         self.lost = False  # events that never came into the inbox
@@ -91,6 +94,7 @@ class Watch:
         self._dirty: dict[tuple[Folder, str], None] = {}
         self._fresh: list[Names] = [(name,) for name in TOPS]
         self._again = 0.0
+        self._touches = Touches() if noting else None
 
     @property
     def usage(self) -> Usage:
@@ -102,7 +106,22 @@ class Watch:
         """How much `look` has to do; directories, which have to be walked, count as much."""
         return len(self.inbox) + len(self._dirty) + 1000 * (len(self._fresh) + self.lost + self._blind)
 
+    def is_of(self, tree: Tree) -> bool:
+        """Whether it watches the folders that are there now: they may have been taken away, and made anew."""
+        try:
+            here, there = os.fstat(self._top), os.stat(tree.files.parent, follow_symlinks=False)
+        except OSError:
+            return False
+        return (here.st_ino, here.st_dev) == (there.st_ino, there.st_dev)
+
     # ------------------------------------------------------------------------------------------------- changes
+
+    def take(self) -> Touches:
+        """What was touched since it was taken last, up to the last look."""
+        assert self._touches is not None
+        taken, self._touches = self._touches, Touches()
+        taken.sure &= not (self._blind or self.lost)
+        return taken
 
     def mark(self) -> int:
         """The place in the journal from which `changes` is asked for; it has to be, or `forget` called."""
@@ -147,6 +166,10 @@ class Watch:
     def _see(self, folder: Folder, mask: int, name: str) -> None:
         if folder.gone:
             return  # where it is now, if anywhere, it is walked
+        if self._touches is not None:
+            _touched(self._touches, folder, mask, name)
+            if mask & ~inotify.IS_FOLDER == inotify.ATTRIB:
+                return
         if mask & inotify.IS_FOLDER:
             if mask & (_GONE | _NEW):
                 self._drop(folder, name)
@@ -222,13 +245,22 @@ class Watch:
             self._dirty[folder, names[-1]] = None
 
     def look(self) -> None:
-        """Take in the events, ask the disk about all that was touched, and walk what is new. Blocks."""
+        """Take in the events, ask the disk about all that was touched, and walk what is new. Blocks. Raises OSError."""
+        try:
+            self._look()
+        except BaseException:
+            self.lost = True  # what was not looked at is found by the next walk
+            raise
+
+    def _look(self) -> None:
         while self.inbox:
             self._see(*self.inbox.popleft())
         begun = time.monotonic()
         blind = self._blind and begun >= self._again
         if self.lost or blind:
             self.lost = self._blind = False
+            if self._touches is not None:
+                self._touches.sure = False
             self._fresh = [(name,) for name in TOPS]
         dirty, self._dirty = self._dirty, {}
         fresh, self._fresh = self._fresh, []
@@ -303,6 +335,19 @@ class Watch:
         if watch >= 0:
             self._by_watch[watch] = (self, folder)
         return folder
+
+
+def _touched(touches: Touches, folder: Folder, mask: int, name: str) -> None:
+    names = (*folder.names, name)
+    if not name:
+        return  # the directory itself: the one above tells it, too
+    if names[0] == "locks":
+        if mask & _NEW:  # it may be another name for a file of the session
+            touches.add(names, STAT)
+    elif mask & inotify.IS_FOLDER:
+        touches.add(names, BELOW if mask & (_GONE | _NEW) else STAT)
+    else:
+        touches.add(names, READ if mask & ~inotify.ATTRIB else STAT)
 
 
 def taken(found: os.stat_result) -> int:
