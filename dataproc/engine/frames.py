@@ -1,7 +1,7 @@
 """Frames between the server and its processes: a length in 4 bytes, big-endian, then JSON. Never pickle.
 
 Standard library only: the zygote and the worker import this. Descriptors travel beside a frame, and only towards the
-worker: the server reads frames with `Decoder`, which takes no descriptors.
+worker: the server reads frames with `decoder.Decoder`, which takes no descriptors.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def receive(sock: socket.socket, limit: int = MAX_CONTROL) -> tuple[dict[str, An
     (size,) = HEADER.unpack(head)
     if size > limit:
         raise FrameError(f"a frame of {size} bytes, the limit is {limit}")
-    return _object(_exactly(sock, size)), list(descriptors)
+    return read(_exactly(sock, size)), list(descriptors)
 
 
 def listen(sock: socket.socket) -> Iterator[dict[str, Any]]:
@@ -70,7 +70,7 @@ def listen(sock: socket.socket) -> Iterator[dict[str, Any]]:
             if len(buffer) < end:
                 buffer += _exactly(sock, end - len(buffer))
             body, buffer = buffer[HEADER.size : end], buffer[end:]
-            yield _object(body)
+            yield read(body)
 
 
 def _exactly(sock: socket.socket, size: int) -> bytes:
@@ -84,7 +84,8 @@ def _exactly(sock: socket.socket, size: int) -> bytes:
     return b"".join(parts)
 
 
-def _object(body: bytes) -> dict[str, Any]:
+def read(body: bytes) -> dict[str, Any]:
+    """What the body of a frame says. Raises FrameError."""
     try:
         message = json.loads(body.decode())
     except (ValueError, RecursionError) as error:
@@ -92,28 +93,3 @@ def _object(body: bytes) -> dict[str, Any]:
     if not isinstance(message, dict):
         raise FrameError("no JSON object")
     return message
-
-
-class Decoder:
-    """Cuts a stream from a process that is not trusted into frames of at most `limit` bytes."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._buffer = bytearray()
-
-    def feed(self, data: bytes) -> list[dict[str, Any]]:
-        """The frames that `data` completes. Raises FrameError, after which the stream is lost."""
-        buffer = self._buffer
-        if not buffer and len(data) >= 4 and HEADER.unpack_from(data)[0] == len(data) - 4 <= self.limit:
-            return [_object(data[4:])]
-        buffer += data
-        frames = []
-        while len(buffer) >= HEADER.size:
-            (size,) = HEADER.unpack_from(buffer)
-            if size > self.limit:
-                raise FrameError(f"a frame of {size} bytes, the limit is {self.limit}")
-            if len(buffer) < HEADER.size + size:
-                break
-            frames.append(_object(bytes(buffer[HEADER.size : HEADER.size + size])))
-            del buffer[: HEADER.size + size]
-        return frames

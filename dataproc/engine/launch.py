@@ -44,6 +44,9 @@ class Demand:
     generation: Generation
     profile: Profile
 
+    def __hash__(self) -> int:  # quick: each run asks for it several times
+        return hash((self.session, self.generation.digest))
+
 
 @dataclass(frozen=True, slots=True)
 class Ground:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
 import contextlib
 import fcntl
 import os
+import termios
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,8 +69,16 @@ class Drain:
         self.output: Output | None = None
         self._loop = asyncio.get_running_loop()
         self._pipe: int | None = pipe
+        self._waiting = array.array("i", [0])  # bytes in the pipe
         os.set_blocking(pipe, False)
         self._loop.add_reader(pipe, self.look)
+
+    def catch_up(self) -> None:
+        """Take what a run that has just ended has printed: mostly nothing, which is quickly asked."""
+        if self._pipe is not None:
+            fcntl.ioctl(self._pipe, termios.FIONREAD, self._waiting)
+            if self._waiting[0]:
+                self.look()
 
     def look(self) -> None:
         """Take what is there, up to a bound."""

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic_core import PydanticSerializationError, to_json
+
+from dataproc.engine import frames
 from dataproc.engine.output import Output
 from dataproc.errors import ExecFailed, InvalidParams, TooLarge
 from dataproc.runs import Completed, Failed, Outcome, Usage
@@ -33,6 +36,16 @@ class Task:
     hears: Callable[[dict[str, Any]], None] = _nobody
 
 
+def order_of(task: Task) -> bytes:
+    """The frame that has a worker do it."""
+    order = {"op": "run", "run": task.run, "method": task.method, "params": task.params}
+    order |= {"input": task.inputs, "output": task.outputs}
+    try:
+        return frames.frame(to_json(order))
+    except PydanticSerializationError:  # a lone surrogate, which the standard library's writer takes
+        return frames.encode(order)
+
+
 def progress_of(report: dict[str, Any]) -> dict[str, Any]:
     """A report of progress as it is shown. Raises for one that is none."""
     fraction = float(report["fraction"])
@@ -43,17 +56,19 @@ def progress_of(report: dict[str, Any]) -> dict[str, Any]:
 
 def usage_of(told: Any) -> Usage | None:
     """What a worker says that its run used: microseconds, bytes, bytes, bytes. None where it says nothing of use."""
-    match told:
-        case [int(cpu), int(peak), int(read), int(written)] if all(0 <= each < 2**62 for each in told):
-            return Usage(cpu / 1e6, peak, read, written)
-    return None
+    if type(told) is not list or len(told) != 4:
+        return None
+    for each in told:
+        if type(each) is not int or not 0 <= each < 2**62:
+            return None
+    return Usage(told[0] / 1e6, told[1], told[2], told[3])
 
 
 def outcome_of(message: dict[str, Any], task: Task) -> Outcome:
     """What a worker's last frame of a run says. Raises for one that says nothing known."""
     match message:
         case {"done": "returned", "result": result, "messages": list(messages)}:
-            return Completed(result, tuple(str(text) for text in messages))
+            return Completed(result, tuple(map(str, messages)))
         case {"done": "refused", "errors": list(errors)}:
             first = f"{'.'.join(map(str, errors[0]['loc']))}: {errors[0]['msg']}" if errors else "refused"
             return Failed(InvalidParams(first, errors=errors))

@@ -14,8 +14,9 @@ import struct
 from typing import Any, Protocol
 
 from dataproc.engine import frames
+from dataproc.engine.decoder import Decoder
 from dataproc.engine.output import Drain
-from dataproc.engine.words import Task, outcome_of, progress_of, usage_of
+from dataproc.engine.words import Task, order_of, outcome_of, progress_of, usage_of
 from dataproc.runs import Cancelled, Crashed, Outcome, TimedOut, Usage
 
 CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: unix(7), SCM_CREDENTIALS
@@ -47,7 +48,7 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._log = Drain(log)
         self._spent = False  # libraries in it count on processes that were ended with its last run
-        self._decoder = frames.Decoder(limit)
+        self._decoder = Decoder(limit)
         self._ending: Outcome | None = None  # decided by us while the process is being ended
         self._task: Task | None = None
         self._done: asyncio.Future[Outcome] | None = None
@@ -90,14 +91,13 @@ class Worker:
         """Give it a run and wait for the end, whichever it is. Afterwards look at `alive`."""
         self._task, self._done, self.usage = task, self._loop.create_future(), None
         self._log.output = task.output
-        message = {"op": "run", "run": task.run, "method": task.method, "params": task.params}
-        self.send({**message, "input": task.inputs, "output": task.outputs})
+        self._write(order_of(task))
         limit = self._loop.call_later(task.timeout, self.end, TimedOut(task.timeout))
         try:
             outcome = await self._done
         finally:
             limit.cancel()
-            self._log.look()
+            self._log.catch_up()
             self._log.output = None
             task.output.close()
             self._task = self._done = None
@@ -111,8 +111,11 @@ class Worker:
 
     def send(self, message: dict[str, Any]) -> None:
         """One frame to the worker."""
+        self._write(frames.encode(message))
+
+    def _write(self, frame: bytes) -> None:
         if self._transport is not None:
-            self._transport.write(frames.encode(message))
+            self._transport.write(frame)
 
     def end(self, outcome: Outcome, *, at_once: bool = False) -> None:
         """Begin the kill ladder: the flag to stop, SIGTERM, SIGKILL after the method's grace, the zygote at last."""

@@ -11,6 +11,7 @@ from collections import deque
 from typing import Any
 
 from dataproc.engine import frames
+from dataproc.engine.decoder import Decoder
 from dataproc.engine.worker import Worker
 
 CONTROL_LIMIT = 16 * 2**20
@@ -28,7 +29,7 @@ class ZygoteProcess:
         self._loop = asyncio.get_running_loop()
         self.gone: asyncio.Future[None] = self._loop.create_future()
         self._described: asyncio.Future[dict[str, Any]] = self._loop.create_future()
-        self._decoder = frames.Decoder(CONTROL_LIMIT)
+        self._decoder = Decoder(CONTROL_LIMIT)
         self._tail: deque[int] = deque(maxlen=TAIL)
         self._control, self._log = control, log
         control.setblocking(False)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
 import re
-import secrets
 from collections.abc import Iterable
 from typing import Final
 
@@ -40,7 +40,7 @@ def request_id_of(sent: bytes | None) -> str:
     """The client's own request id where it is printable and at most 128 characters long, else a new one."""
     if sent is not None and _REQUEST_ID.fullmatch(sent):
         return sent.decode("ascii")
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()
 
 
 def require_json(content_type: bytes | None) -> None:
