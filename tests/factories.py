@@ -48,9 +48,8 @@ def a_settings(folder: Path, **chosen: Any) -> Settings:
     """Settings on a folder of the test's own, whatever `.env` lies about."""
     return Settings(
         _env_file=None,
-        storage_url=str(folder / "storage"),
         modules_dir=folder / "modules",
-        **{"sandbox": "off", **chosen},
+        **{"sandbox": "off", "storage_url": str(folder / "storage"), **chosen},
     )
 
 
