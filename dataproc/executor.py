@@ -31,7 +31,7 @@ from dataproc.errors import (
 )
 from dataproc.events import Folder
 from dataproc.registry import MethodInfo, ModuleEntry, Registry
-from dataproc.runs import Cancelled, Completed, Crashed, Failed, Outcome, Run, WasInterrupted
+from dataproc.runs import Cancelled, Completed, Crashed, Failed, Outcome, Run, WasInterrupted, error_of
 from dataproc.scripts import Asked, Scripts
 from dataproc.sessions import Sessions
 from dataproc.settings import Settings
@@ -210,6 +210,8 @@ class Executor:
         live.outcome, live.ended = outcome, self.clock.now()
         took = 0.0 if live.started is None else (live.ended - live.started).total_seconds()
         METRICS.run(live.entry.name, live.method.name, outcome.status.value, max(0.0, took))
+        if type(outcome) is not Completed:
+            _log_end(live, outcome, took)
         if not self._shelved(live, outcome):
             await self._put_over(live, outcome)
         return Ended(live.call.run_id, live.call.session, outcome)
@@ -334,6 +336,17 @@ class Executor:
         await asyncio.gather(*(self._end_runs(session, wait, WasInterrupted()) for session in sessions))
         if self._chores:
             await asyncio.wait(self._chores, timeout=max(1.0, wait))
+
+
+def _log_end(live: UnderWay, outcome: Outcome, took: float) -> None:
+    """A line for the operator; what a method raised is its caller's, and told to nobody else but by its type."""
+    call, error = live.call, error_of(outcome)
+    tell = log.info if type(outcome) in (Failed, Cancelled) else log.warning
+    tell(
+        "run_ended", status=outcome.status.value, run_id=call.run_id, request_id=call.request_id,
+        session_id=call.session, key=call.principal.key, module=live.entry.name, method=live.method.name,
+        seconds=round(took, 3), error=error and error.name, type=error and error.data.get("type"),
+    )  # fmt: skip
 
 
 def _asked(call: Call, entry: ModuleEntry) -> Asked:

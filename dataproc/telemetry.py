@@ -1,9 +1,8 @@
 """What the program tells about itself: log lines and metrics, each set up in one place.
 
 Log lines are structlog's, on stderr. A room takes `structlog.get_logger(__name__)` and logs a stable event name with
-members; what belongs to the whole request (`request_id`, `key`, `session_id`, `run_id`, `module`, `method`) is bound
-once with `structlog.contextvars` and then stands in every line. `audit` is a stream of its own: who did what to keys,
-tokens and sessions; no level silences it.
+members, under the same names everywhere: `request_id`, `key`, `session_id`, `run_id`, `module`, `method`. `audit` is
+a stream of its own: who did what to keys, tokens and sessions; no level silences it.
 """
 
 from __future__ import annotations
@@ -57,7 +56,6 @@ def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
 
 
 _SHARED: tuple[Processor, ...] = (
-    structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_logger_name,
     structlog.stdlib.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import socket
@@ -48,6 +49,27 @@ def test_kill_leaves_nothing(shell: Shell) -> None:
     with shell.serve() as served:
         again = httpx.post(served.url + RPC, json=SESSION_TEST, headers=headers(key), timeout=DEADLINE)
         assert "result" in again.json()
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "status", "error", "level"),
+    [("kill", {}, "crashed", "exec_crashed", "warning"), ("no_json", {"kind": "cyclic"}, "failed", "exec_failed", "info")],
+)
+def test_a_failed_run_leaves_a_line(
+    shell: Shell, method: str, params: dict[str, str], status: str, error: str, level: str
+) -> None:
+    """The log has one line for a run that did not complete, under the ids that its caller was told."""
+    key = shell.key()
+    with shell.serve(DATAPROC_MODULES_DIR=str(REPOSITORY / "tests" / "modules")) as served:
+        sent = call("dataproc.exec", module="crasher", method=method, params=params)
+        told = httpx.post(served.url + RPC, json=sent, headers=headers(key), timeout=DEADLINE).json()["error"]["data"]
+        lines = [json.loads(line) for line in served.log.read_text().splitlines() if "run_ended" in line]
+        assert len(lines) == 1
+        wanted = {
+            "run_id": told["run_id"], "request_id": told["request_id"], "module": "crasher", "method": method,
+            "status": status, "error": error, "level": level,
+        }  # fmt: skip
+        assert {name: lines[0][name] for name in wanted} == wanted
 
 
 def test_stop_tells_the_waiting_caller(shell: Shell) -> None:
