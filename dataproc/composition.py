@@ -20,6 +20,7 @@ from dataproc.database.idempotency import IdempotencyKeys
 from dataproc.database.leases import DatabaseLeases
 from dataproc.database.nodes import Nodes
 from dataproc.database.runs import RunStore
+from dataproc.database.usage import DatabaseUsages
 from dataproc.engine.doctor import settle
 from dataproc.engine.local import LocalEngine
 from dataproc.engine.pool import WorkerPool
@@ -131,7 +132,7 @@ async def build(settings: Settings) -> System:
     database = await Database.open(settings.database, clock, fsync=settings.fsync)
     sessions = Sessions(database, settings, node.name)
     leases = None if settings.local_storage else DatabaseLeases(database, settings.lease, node.name, settings.node_url)
-    workspaces = open_workspaces(settings, clock, leases, node.name)
+    workspaces = open_workspaces(settings, clock, leases, node.name, DatabaseUsages(database))
     runs = RunStore(database)
     engine = LocalEngine(settings, node.name)
     pool = WorkerPool(engine, settings)

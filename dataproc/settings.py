@@ -165,10 +165,10 @@ class Settings(BaseSettings):
     session_bytes: Bytes = Field(20 * GiB, description="Bytes that the files of a session may take.")
     session_files: Count = Field(1_000_000, description="Files and directories that a session may have.")
     key_bytes: Bytes | None = Field(
-        None, description="Bytes that the files of all sessions of a key may take, as far as this server knows them."
+        None, description="Bytes that the files of all sessions of a key may take, on whichever server they were used."
     )
     key_files: Count | None = Field(
-        None, description="Files and directories that all sessions of a key may have, as far as this server knows them."
+        None, description="Files and directories that all sessions of a key may have, on whichever server."
     )
     free_space: int | None = Field(
         None,

@@ -86,6 +86,13 @@ class DatabaseLeases:
         )
         return None if row is None else self._elsewhere(row, self._now())
 
+    async def revision(self, session_id: str) -> str | None:
+        """What the files of a session are now, whoever has it; None where it has none."""
+        row = await self._database.read(
+            lambda connection: connection.execute(_ROW, {"wanted": session_id}).one_or_none()
+        )
+        return None if row is None else row.revision
+
     async def renew(self, held: dict[str, int]) -> dict[str, float]:
         """Go on having these, by their numbers; those that were not lost, with their new `until`."""
         until = self._database.clock.monotonic() + self.duration

@@ -26,7 +26,17 @@ from sqlalchemy import (
 )
 
 from dataproc.database.records import Reason, Session, session_of
-from dataproc.database.tables import NOT_COMPLETED, keys, maybe_micros, maybe_moment, micros, runs, sessions, tokens
+from dataproc.database.tables import (
+    NOT_COMPLETED,
+    keys,
+    maybe_micros,
+    maybe_moment,
+    micros,
+    runs,
+    session_usage,
+    sessions,
+    tokens,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +102,11 @@ _FINISH_END = (
     update(sessions)
     .where(sessions.c.id == bindparam("wanted"), sessions.c.state == "closing")
     .values(state="ended", kept_until=bindparam("until", type_=BigInteger))
+)
+
+OVER = sessions.c.state == "ended", sessions.c.kept_until.is_(None)  # nothing is left of its files
+_FORGET_USAGE = delete(session_usage).where(
+    session_usage.c.session_id == bindparam("wanted"), exists().where(sessions.c.id == bindparam("wanted"), *OVER)
 )
 
 
@@ -181,12 +196,14 @@ def begin_end(connection: Connection, session_id: str, reason: Reason, now: date
 
 def finish_end(connection: Connection, session_id: str, kept_until: datetime | None) -> None:
     """Make a closing session a tombstone, whose files can be restored until that moment."""
-    connection.execute(_FINISH_END, {"wanted": session_id, "until": maybe_micros(kept_until)})
+    finish_end_all(connection, [(session_id, kept_until)])
 
 
 def finish_end_all(connection: Connection, ended: Iterable[tuple[str, datetime | None]]) -> None:
     """The same for many."""
-    connection.execute(_FINISH_END, [{"wanted": each, "until": maybe_micros(until)} for each, until in ended])
+    rows = [{"wanted": each, "until": maybe_micros(until)} for each, until in ended]
+    connection.execute(_FINISH_END, rows)
+    connection.execute(_FORGET_USAGE, [{"wanted": row["wanted"]} for row in rows])
 
 
 def begin_end_all(connection: Connection, due: Iterable[Due], now: datetime, by: str) -> tuple[list[Session], set[str]]:
@@ -224,6 +241,7 @@ def begin_scrap(connection: Connection, session_id: str, now: datetime) -> bool:
 def finish_scrap(connection: Connection, session_id: str) -> None:
     """The files are gone."""
     connection.execute(update(sessions).where(sessions.c.id == session_id).values(kept_until=None))
+    connection.execute(_FORGET_USAGE, {"wanted": session_id})
 
 
 def begin_end_of_one_shots(connection: Connection, node: str, now: datetime) -> int:

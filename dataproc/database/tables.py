@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA = "0001"  # the newest migration; a test holds it to the folder of migrations
+SCHEMA = "0002"  # the newest migration; a test holds it to the folder of migrations
 
 metadata = MetaData(
     naming_convention={
@@ -83,6 +83,16 @@ Index("ix_sessions_newest", sessions.c.key_id, sessions.c.created_at, sessions.c
 Index("ix_sessions_created", sessions.c.created_at, sessions.c.id)
 _KEPT = text("kept_until IS NOT NULL")
 Index("ix_sessions_kept", sessions.c.kept_until, sqlite_where=_KEPT, postgresql_where=_KEPT)
+
+# what the files of sessions take, as it was noted last; only of those that have any
+session_usage = Table(
+    "session_usage",
+    metadata,
+    Column("session_id", ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
+    Column("key_id", String(160), nullable=False, index=True),
+    Column("bytes", BigInteger, nullable=False),
+    Column("files", BigInteger, nullable=False),
+)
 
 tokens = Table(
     "tokens",

@@ -11,6 +11,7 @@ from dataproc.storage.leases import Leases, Ledger, MemoryLeases
 from dataproc.storage.limits import Limits
 from dataproc.storage.objects import Objects
 from dataproc.storage.quotas import Quotas
+from dataproc.storage.usages import Usages
 from dataproc.storage.watch import Changes
 from dataproc.storage.workspace import Workspace, Workspaces
 from dataproc.types import Usage
@@ -19,19 +20,21 @@ __all__ = ["Changes", "Tree", "Usage", "Workspace", "Workspaces", "open_workspac
 
 
 def open_workspaces(
-    settings: Settings, clock: Clock | None = None, leases: Leases | None = None, node: str = "node"
-) -> Workspaces:
+    settings: Settings, clock: Clock | None = None, leases: Leases | None = None, node: str = "node",
+    usages: Usages | None = None,
+) -> Workspaces:  # fmt: skip
     """The workspaces in the storage that the settings name.
 
     leases: who has which session, where the storage is no folder; by default nobody but this object has any.
-    node: the server's name, under which it keeps copies. Raises InvalidParams for one that cannot be opened.
+    node: the server's name, under which it keeps copies. usages: what is kept of sessions' use, for all
+    nodes to see. Raises InvalidParams for a storage that cannot be opened.
     """
     clock = clock or SystemClock()
     if settings.local_storage is not None:
         folders = Folders.of(settings, settings.local_storage)
-        return Workspaces(LocalBackend(folders), clock, Quotas(Limits.of(settings), folders.root))
+        return Workspaces(LocalBackend(folders), clock, Quotas(Limits.of(settings), folders.root, usages))
     folders = Folders.of(settings, settings.node_dir / "copies" / node)
-    quotas = Quotas(Limits.of(settings), folders.root, noting=True)
+    quotas = Quotas(Limits.of(settings), folders.root, usages, noting=True)
     leases = leases or MemoryLeases(Ledger(), clock, settings.lease)
     backend = CopyBackend(Objects.of(settings), folders, leases, clock, quotas, settings.copies_size)
     return Workspaces(backend, clock, quotas)

@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from dataproc.storage.counting import walked
 from dataproc.storage.folders import Folders, Tree
 from dataproc.storage.paths import unavailable
-from dataproc.types import Elsewhere
+from dataproc.types import Elsewhere, Usage
 
 KNOWN = 8192  # sessions, and applications, whose folders are remembered to be there
 
@@ -60,6 +61,10 @@ class Backend(Protocol):
 
     async def drop(self, session_id: str) -> None:
         """Put the session's files out of everybody's reach, and see to their deletion."""
+        ...
+
+    async def measured(self, session_id: str) -> Usage:
+        """What a session takes, as far as that can be told without bringing it here."""
         ...
 
     async def application(self, key: str, module: str) -> Path:
@@ -119,6 +124,9 @@ class LocalBackend:
     async def drop(self, session_id: str) -> None:
         self._known.pop(session_id, None)
         await on_disk(self.folders.discard, session_id)
+
+    async def measured(self, session_id: str) -> Usage:
+        return await on_disk(walked, self.folders.tree(session_id))
 
     async def application(self, key: str, module: str) -> Path:
         found = self._applications.get((key, module))

@@ -32,7 +32,7 @@ from dataproc.storage.quotas import Quotas
 from dataproc.storage.survey import Survey, survey
 from dataproc.storage.together import alone, together
 from dataproc.storage.touches import Touches
-from dataproc.types import Dropped, Elsewhere, Lease, rfc3339
+from dataproc.types import Dropped, Elsewhere, Lease, Usage, rfc3339
 
 BELIEVED = 1.0  # seconds for which another node's lease is believed without asking again
 MOST_BELIEVED = 8192
@@ -133,7 +133,7 @@ class CopyBackend:
     async def _fetched(self, session_id: str, lease: Lease) -> Copy:
         await on_disk(self.folders.discard, session_id)  # what a fetch that failed has left
         tree = await on_disk(self.folders.make, session_id)
-        self._quotas.drop(session_id)  # who watches the folders that were there before hears nothing of these
+        self._quotas.left(session_id)  # who watches the folders that were there before hears nothing of these
         index, seen = Index(), dict[str, Signature]()
         if lease.revision is not None:
             index = await self._index(session_id, lease.revision)
@@ -260,6 +260,11 @@ class CopyBackend:
         self._house.delete(session_id)
 
     # ------------------------------------------------------------------------------------------------- the rest
+
+    async def measured(self, session_id: str) -> Usage:
+        revision = await self._leases.revision(session_id)
+        index = Index() if revision is None else await self._index(session_id, revision)
+        return Usage(index.size, len(index.entries))
 
     async def application(self, key: str, module: str) -> Path:
         return await self._applications.bring(key, module)

@@ -26,6 +26,10 @@ class Leases(Protocol):
         """Who else has a session."""
         ...
 
+    async def revision(self, session_id: str) -> str | None:
+        """What the files of a session are now, whoever has it; None where it has none."""
+        ...
+
     async def renew(self, held: dict[str, int]) -> dict[str, float]:
         """Go on having these, by their numbers; those that were not lost, with their new `until`."""
         ...
@@ -95,6 +99,9 @@ class MemoryLeases:
         row, now = self._rows.get(session_id, _Row()), self._clock.monotonic()
         there = row.holder is not self and row.until > now
         return Elsewhere(self._node, None, row.until - now) if there else None
+
+    async def revision(self, session_id: str) -> str | None:
+        return self._rows.get(session_id, _Row()).revision
 
     async def renew(self, held: dict[str, int]) -> dict[str, float]:
         until = self._clock.monotonic() + self.duration

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from dataproc.errors import QuotaExceeded
@@ -12,6 +13,7 @@ from dataproc.telemetry import METRICS
 from dataproc.types import Usage
 
 NOTHING = Usage()
+FREE = 256 * 2**20  # bytes that stay free where the operator names none
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,14 @@ class Watched:
     told: int = 0  # how often those who work in it were told that it takes too much
     error: QuotaExceeded | None = None  # what they were told last
     used_at: float = 0.0
+
+
+def short_of(root: os.PathLike[str], limits: Limits, more: int) -> tuple[int, int] | None:
+    """The bytes that have to stay free on a disk, and those that are, where so many more do not fit."""
+    disk = os.statvfs(root)
+    free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+    floor = min(FREE, total // 100) if limits.free is None else limits.free
+    return (floor, free) if free - more < floor else None
 
 
 def over(quota: str, limit: int, used: int) -> QuotaExceeded:

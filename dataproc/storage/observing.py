@@ -19,7 +19,7 @@ class Room:
     def __init__(self, quotas: Quotas, watched: Watched, replaced: int | None) -> None:
         """replaced: the bytes of the file in whose place it comes, None where there is none."""
         self._quotas, self._watched, self._replaced = quotas, watched, replaced
-        self._taken = 0
+        self._key, self._taken = watched.key, 0
 
     def require(self, announced: int) -> None:
         """Raises QuotaExceeded where that many bytes would not fit."""
@@ -30,7 +30,7 @@ class Room:
         """The chunks, as far as they fit. Raises QuotaExceeded."""
         async for chunk in chunks:
             self._taken += len(chunk)
-            self._watched.reserved += len(chunk)
+            self._quotas.reserve(self._watched, self._key, len(chunk))
             self._quotas.require_room(self._watched, Usage(-(self._replaced or 0), 0))
             yield chunk
 
@@ -41,8 +41,11 @@ class Room:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._watched.reserved -= self._taken
-        self._quotas.leave(self._watched)
+        try:
+            await self._quotas.counted(self._watched)  # before the room is given back, or others would take it
+        finally:
+            self._quotas.reserve(self._watched, self._key, -self._taken)
+            self._quotas.leave(self._watched)
 
 
 class Observed:

@@ -13,25 +13,28 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 import structlog
 
-from dataproc.errors import QuotaExceeded
+from dataproc.errors import QuotaExceeded, StorageUnavailable
 from dataproc.storage import inotify, unseen
+from dataproc.storage.counting import count_missing
 from dataproc.storage.folders import Tree
-from dataproc.storage.limits import NOTHING, Limits, Watched, over
+from dataproc.storage.key_sums import KeySums
+from dataproc.storage.limits import NOTHING, Limits, Watched, over, short_of
 from dataproc.storage.paths import unavailable
+from dataproc.storage.usages import MemoryUsages, Usages
 from dataproc.storage.watch import Watch
 from dataproc.types import Usage
 
 BUSY, IDLE = 0.2, 0.5  # seconds between looks: while runs are under way, and while none is
 UNSEEN = 0.4  # seconds between searches for what events do not tell
-FREE = 256 * 2**20  # bytes that stay free where the operator names none
 INLINE = 32  # touched names that are looked at without a thread
 WATCHED = 512  # sessions at once
-REMEMBERED = 100_000  # sessions whose use is counted for their keys
 MOST_WAITING = 100_000  # events of one session that wait to be taken in
 
 T = TypeVar("T")
@@ -41,22 +44,28 @@ _log = structlog.get_logger("dataproc.storage")
 class Quotas:
     """All sessions of this server. `root` is any folder on the disk of the storage."""
 
-    def __init__(self, limits: Limits, root: os.PathLike[str], *, noting: bool = False) -> None:
-        """noting: whether watches keep what was touched, modes and times too, for who asks for it."""
+    def __init__(
+        self, limits: Limits, root: os.PathLike[str], usages: Usages | None = None, *, noting: bool = False
+    ) -> None:
+        """usages: what is kept of sessions' use, for all nodes to see; by default nothing is.
+
+        noting: whether watches keep what was touched, modes and times too, for who asks for it.
+        """
         self._limits = limits
         self._root = root
         self._noting = noting
         self._queue = inotify.Inotify(noting)
         self._by_watch: dict[int, tuple[Watch, object]] = {}
         self._watched: OrderedDict[str, Watched] = OrderedDict()
-        self._sums: dict[str, tuple[str, Usage]] = {}  # by session: its key, and its use when last looked at
-        self._of_keys: dict[str, Usage] = {}  # the same, summed up
+        self._usages = usages or MemoryUsages()
+        self.keys = KeySums(limits, self._usages)
         self._reading = threading.Lock()
         self._users = 0
         self._searched = 0.0
         self.on_over: Callable[[str, QuotaExceeded], None] = lambda session, error: None
         self.processes: Callable[[str], Iterable[int]] = lambda session: ()
         self.workers: Callable[[str], Iterable[int]] = lambda session: ()  # the idle ones, too
+        self.measure: Callable[[str], Awaitable[Usage]] | None = None  # what a session takes that is not watched
 
     # -------------------------------------------------------------------------------------------------- watching
 
@@ -66,8 +75,11 @@ class Quotas:
             found = self._watched.get(session)
             if found is None or (found.tree is not tree and found.tree != tree):
                 found = await self._begin(session, tree, key)
+            if key and not self.keys.knows(session):
+                await self.keys.join(session, key, partial(_usage, found.watch))
             if self._watched.get(session) is found:  # others may have come, or made room, during the first look
                 break
+            self.keys.rest(session)
         found.key = key or found.key
         found.used_at = time.monotonic()
         self._watched.move_to_end(session)
@@ -82,6 +94,8 @@ class Quotas:
         self._watched[session] = found
         found.tolerated = found.judged = await asyncio.to_thread(self._settled, found, _usage)
         found.before = found.judged.bytes
+        if self._watched.get(session) is found:
+            self.keys.count(session, found.judged)
         return found
 
     def find(self, session: str, tree: Tree) -> Watched | None:
@@ -94,11 +108,19 @@ class Quotas:
             idle = time.monotonic() - found.used_at > self._limits.idle
             if found.users or not (idle or len(self._watched) >= WATCHED):
                 continue
-            self._watched.pop(session).watch.end()
+            self.left(session)
 
     def drop(self, session: str) -> None:
-        """The session's files are gone, or are not here any more."""
-        self._count(session, None)
+        """The session's files are gone."""
+        self.keys.drop(session)
+        self._unwatch(session)
+
+    def left(self, session: str) -> None:
+        """The session's files are not here any more, or not in use."""
+        self.keys.rest(session)
+        self._unwatch(session)
+
+    def _unwatch(self, session: str) -> None:
         if (found := self._watched.pop(session, None)) is not None:
             found.watch.end()
 
@@ -155,9 +177,9 @@ class Quotas:
     def exceeded(self, found: Watched) -> QuotaExceeded | None:
         """The quota that a session is above, and grows; it is told of once for each growth."""
         usage, limits = found.watch.usage, self._limits
-        if usage == found.judged and found.session in self._sums:
+        if usage == found.judged:
             return None
-        self._count(found.session, (found.key, usage))
+        self.keys.count(found.session, usage)
         mercy, before, found.judged = found.tolerated, found.judged, usage
         found.tolerated = Usage(min(mercy.bytes, usage.bytes), min(mercy.files, usage.files))
         error = None
@@ -166,49 +188,22 @@ class Quotas:
         elif usage.files > max(limits.session_files, mercy.files):
             error = over("session_files", limits.session_files, usage.files)
         elif usage.bytes > before.bytes or usage.files > before.files:
-            error = self._key_exceeded(found.key)
+            error = self.keys.exceeded(found.key)
         if error is not None:
             found.tolerated = usage
         return error
 
-    def _key_exceeded(self, key: str, more: Usage = NOTHING) -> QuotaExceeded | None:
-        limits = self._limits
-        if limits.key_bytes is None and limits.key_files is None:
-            return None
-        known = self._of_keys.get(key, NOTHING)
-        taken = Usage(known.bytes + more.bytes, known.files + more.files)
-        if limits.key_bytes is not None and taken.bytes > limits.key_bytes:
-            return over("key_bytes", limits.key_bytes, taken.bytes)
-        if limits.key_files is not None and taken.files > limits.key_files:
-            return over("key_files", limits.key_files, taken.files)
-        return None
-
-    def _count(self, session: str, now: tuple[str, Usage] | None) -> None:
-        """Count a session's use for its key; None: it has none any more."""
-        if now is not None and session not in self._sums and len(self._sums) >= REMEMBERED:
-            self._count(next(iter(self._sums)), None)
-        before = self._sums.pop(session, None)
-        for counted, sign in ((before, -1), (now, 1)):
-            if counted is not None:
-                key, usage = counted
-                known = self._of_keys.get(key, NOTHING)
-                self._of_keys[key] = Usage(known.bytes + sign * usage.bytes, known.files + sign * usage.files)
-                if self._of_keys[key] == NOTHING:
-                    del self._of_keys[key]
-        if now is not None:
-            self._sums[session] = now
-
-    def _short_of(self, more: int) -> tuple[int, int] | None:
-        """The bytes that have to stay free, and those that are, where so many more do not fit."""
-        disk = os.statvfs(self._root)
-        free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
-        floor = min(FREE, total // 100) if self._limits.free is None else self._limits.free
-        return (floor, free) if free - more < floor else None
-
     # ------------------------------------------------------------------------------------------------------ users
 
     async def keep(self) -> None:
-        """Until cancelled: look at the sessions in use, and tell of those above a quota."""
+        """Until cancelled: look at the sessions in use, tell of those above a quota, and keep what all of them take."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._look())
+            group.create_task(self.keys.keep())
+            if self.keys.limited and self.measure is not None:
+                group.create_task(count_missing(self._usages, self.measure))
+
+    async def _look(self) -> None:
         while True:
             await asyncio.sleep(BUSY if self._users else IDLE)
             if not self._watched:
@@ -233,7 +228,7 @@ class Quotas:
             if found.watch.unsettled:
                 self._settled(found, _usage)
             found.grown, found.before = found.watch.usage.bytes - found.before, found.watch.usage.bytes
-        return self._short_of(0) if any(each.users and each.grown > 0 for each in watched) else None
+        return short_of(self._root, self._limits, 0) if any(each.users and each.grown > 0 for each in watched) else None
 
     def _judge(self, watched: list[Watched], full: tuple[int, int] | None) -> None:
         """Only here and at the ends of runs, which is in one thread, or a run could end between judgement and word."""
@@ -272,11 +267,23 @@ class Quotas:
         if not found.users:
             found.watch.hidden = 0
 
-    def close(self) -> None:
-        """Watch nothing any more."""
+    async def close(self) -> None:
+        """Have it noted what sessions take, and watch nothing any more."""
+        with suppress(StorageUnavailable):
+            await self.keys.note()
         for session in list(self._watched):
             self.drop(session)
         self._queue.close()
+
+    async def counted(self, found: Watched) -> None:
+        """What was just written or deleted counts for the key, before the next look."""
+        if self.keys.limited:
+            self.keys.count(found.session, await self.settled(found, _usage))
+
+    def reserve(self, found: Watched, key: str, size: int) -> None:
+        """An upload takes so many bytes more before it has its name; less than 0: it is over."""
+        found.reserved += size
+        self.keys.reserve(key, size)
 
     def require_room(self, found: Watched, more: Usage) -> None:
         """Raises QuotaExceeded where so much more does not fit, StorageUnavailable where the disk has no room."""
@@ -286,10 +293,10 @@ class Quotas:
             raise over("session_bytes", limits.session_bytes, wanted.bytes)
         if more.files > 0 and wanted.files > limits.session_files:
             raise over("session_files", limits.session_files, wanted.files)
-        self._count(found.session, (found.key, usage))
-        if error := self._key_exceeded(found.key, Usage(found.reserved + more.bytes, more.files)):
+        self.keys.count(found.session, usage)
+        if error := self.keys.exceeded(found.key, Usage(self.keys.reserved(found.key) + more.bytes, more.files)):
             raise error
-        if full := self._short_of(more.bytes):
+        if full := short_of(self._root, limits, more.bytes):
             raise unavailable(OSError(errno.ENOSPC, over("free_space", *full).message))  # no limit of the caller's
 
 

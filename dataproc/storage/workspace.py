@@ -34,6 +34,7 @@ class Workspaces:
 
     def __init__(self, backend: Backend, clock: Clock, quotas: Quotas) -> None:
         self.quotas = quotas
+        quotas.measure = backend.measured
         self._backend = backend
         self._clock = clock
         self._bringing: dict[str, asyncio.Task[Tree]] = {}
@@ -82,7 +83,7 @@ class Workspaces:
 
     async def close(self) -> None:
         """Stop the background deletions; the next start goes on with them."""
-        self.quotas.close()
+        await self.quotas.close()
         await self._backend.close()
 
     async def settle(self) -> None:
@@ -107,7 +108,7 @@ class Workspaces:
 
         async def leave(session_id: str) -> None:
             await act(session_id)
-            self.quotas.drop(session_id)
+            self.quotas.left(session_id)
 
         self._backend.on_left(leave)
 
@@ -223,8 +224,11 @@ class Workspace:
     async def delete(self, path: RelPath, condition: Condition = None, *, recursive: bool = False) -> None:
         """Delete a file, or with `recursive` a directory. Raises NotFound, InvalidParams, PreconditionFailed."""
         async with self.checkout() as tree:
-            files = Files(self._backend.folders, tree)
-            await _below_path(files.delete, path, condition, recursive)
+            watched = await self._all.quotas.watch(self.session_id, tree, self._key)
+            try:
+                await _below_path(Files(self._backend.folders, tree).delete, path, condition, recursive)
+            finally:
+                await self._all.quotas.counted(watched)
 
     async def _on_disk(self, work: Callable[[Files], T]) -> T:
         tree = self._all.known(self.session_id) or await self._all.bring(self.session_id)

@@ -32,10 +32,10 @@ def tree(tmp_path: Path) -> Iterator[Tree]:
 
 
 @pytest.fixture
-def quotas(tmp_path: Path) -> Iterator[Quotas]:
+async def quotas(tmp_path: Path) -> AsyncIterator[Quotas]:
     made = Quotas(LIMITS, tmp_path)
     yield made
-    made.close()
+    await made.close()
 
 
 def walked(tree: Tree) -> Usage:
@@ -221,7 +221,7 @@ async def test_the_disk_keeps_some_room(tmp_path: Path, tree: Tree) -> None:
         await asyncio.wait_for(over.wait(), 30)
     keeping.cancel()
     assert ended[SESSION].data["quota"] == "free_space"
-    quotas.close()
+    await quotas.close()
 
 
 async def test_word_of_too_much_reaches_a_run_that_is_just_returning(quotas: Quotas, tree: Tree) -> None:
@@ -249,7 +249,7 @@ async def test_sessions_that_rest_are_watched_no_longer(tmp_path: Path, tree: Tr
     again = await quotas.watch(SESSION, tree, "key")
     assert again is not first
     assert again.watch.usage == Usage(0, 1)
-    quotas.close()
+    await quotas.close()
 
 
 async def test_many_first_looks_at_once(quotas: Quotas, tmp_path: Path) -> None:
