@@ -12,10 +12,11 @@ from functools import partial
 from pathlib import Path
 
 from dataproc.storage.backend import on_disk
+from dataproc.storage.fetching import fetch_all
 from dataproc.storage.folders import Folders, Tree
 from dataproc.storage.index import Index, KeptFile, KeptFolder, Signature, scan, signature
-from dataproc.storage.keeping import fetch, finish, make_places, put
-from dataproc.storage.objects import CHUNK, Objects
+from dataproc.storage.keeping import put
+from dataproc.storage.objects import Objects
 from dataproc.storage.paths import opened_folder
 from dataproc.storage.publishing import remove
 from dataproc.storage.together import alone, together
@@ -67,15 +68,7 @@ class Applications:
         application, top = _Application(folder), f"applications/{key}/"
         listed = await alone(self._objects.threads, self._objects.keys, f"{top}{module}")
         index = await asyncio.to_thread(_index, listed, len(top))
-        await on_disk(make_places, application.tree, index, self._folders.worker_uid)
-        parts = (
-            partial(fetch, self._objects, application.tree, path, kept, start)
-            for path, kept in index.entries.items()
-            if isinstance(kept, KeptFile)
-            for start in range(0, kept.size, CHUNK)
-        )
-        await together(self._objects.threads, parts)
-        application.seen = await on_disk(finish, application.tree, index, self._folders.worker_uid)
+        application.seen = await fetch_all(self._objects, application.tree, index, self._folders.worker_uid)
         return application
 
     async def _kept(self, application: _Application) -> None:

@@ -21,13 +21,15 @@ from dataproc.errors import Conflict, DataprocError, SessionEnded, StorageUnavai
 from dataproc.storage.applications import Applications
 from dataproc.storage.backend import bounded, on_disk
 from dataproc.storage.copy import Copy, index_key, revisions_of
+from dataproc.storage.earlier import Earlier
+from dataproc.storage.fetching import fetch_all
 from dataproc.storage.folders import Folders, Tree
 from dataproc.storage.housekeeping import House
 from dataproc.storage.index import Index, KeptFile, Signature
-from dataproc.storage.keeping import fetch, finish, make_places, put
+from dataproc.storage.keeping import put
 from dataproc.storage.leases import Leases
 from dataproc.storage.looking import Looking
-from dataproc.storage.objects import CHUNK, Objects
+from dataproc.storage.objects import Objects
 from dataproc.storage.quotas import Quotas
 from dataproc.storage.survey import Survey, survey
 from dataproc.storage.together import alone, together
@@ -58,7 +60,8 @@ class CopyBackend:
         self._others: dict[str, tuple[Elsewhere, float]] = {}
         self._count = itertools.count(1)  # of all sessions: with the fence it names a revision that never was
         self._applications = Applications(objects, folders)
-        self._house = House(objects, folders, leases, clock, self._copies, self._lost, self._kept, most)
+        self._earlier = Earlier(folders, clock)
+        self._house = House(objects, folders, leases, clock, self._copies, self._earlier, self._lost, self._kept, most)
         self._left: Callable[[str], Awaitable[None]] | None = None
 
     def known(self, session_id: str) -> Tree | None:
@@ -134,19 +137,11 @@ class CopyBackend:
         await on_disk(self.folders.discard, session_id)  # what a fetch that failed has left
         tree = await on_disk(self.folders.make, session_id)
         self._quotas.left(session_id)  # who watches the folders that were there before hears nothing of these
-        index, seen = Index(), dict[str, Signature]()
-        if lease.revision is not None:
-            index = await self._index(session_id, lease.revision)
-            owner = self.folders.worker_uid
-            await on_disk(make_places, tree, index, owner)
-            parts = (
-                partial(fetch, self._objects, tree, path, kept, start)
-                for path, kept in index.entries.items()
-                if isinstance(kept, KeptFile)
-                for start in range(0, kept.size, CHUNK)
-            )
-            await together(self._objects.threads, parts)
-            seen = await on_disk(finish, tree, index, owner)
+        index = Index() if lease.revision is None else await self._index(session_id, lease.revision)
+        earlier = self._earlier.of(session_id)
+        seen = await fetch_all(self._objects, tree, index, self.folders.worker_uid, earlier)
+        if earlier is not None:
+            await on_disk(self._earlier.discard, session_id)
         published = index if lease.published == lease.revision else None
         return Copy(session_id, tree, lease, index, seen, published, orphans=lease.fence > 1)
 
@@ -242,7 +237,8 @@ class CopyBackend:
         await self._house.stop_publishing(copy)
         if self._left is not None:
             await self._left(copy.session)
-        await on_disk(self.folders.discard, copy.session)
+        self._quotas.drop(copy.session)
+        await on_disk(self._earlier.take, copy.session)  # it may come back
 
     # -------------------------------------------------------------------------------------------------- deleting
 
@@ -257,6 +253,7 @@ class CopyBackend:
             async with copy.lock:  # a commit that is at work puts objects that are to be deleted
                 pass
         await on_disk(self.folders.discard, session_id)
+        await on_disk(self._earlier.discard, session_id)
         self._house.delete(session_id)
 
     # ------------------------------------------------------------------------------------------------- the rest

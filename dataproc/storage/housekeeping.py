@@ -13,8 +13,8 @@ from dataproc.clock import Clock
 from dataproc.errors import DataprocError
 from dataproc.storage.backend import on_disk
 from dataproc.storage.copy import Copy
+from dataproc.storage.earlier import Earlier
 from dataproc.storage.folders import Folders, session_place
-from dataproc.storage.keeping import sweep_copies
 from dataproc.storage.leases import Leases
 from dataproc.storage.objects import Objects
 from dataproc.storage.publishing import publish, remove
@@ -34,10 +34,11 @@ class House:
 
     def __init__(
         self, objects: Objects, folders: Folders, leases: Leases, clock: Clock, copies: dict[str, Copy],
-        lost: Callable[[Copy], Awaitable[None]], kept: Callable[[Copy], Awaitable[None]], most: int,
+        earlier: Earlier, lost: Callable[[Copy], Awaitable[None]], kept: Callable[[Copy], Awaitable[None]], most: int,
     ) -> None:  # fmt: skip
         """lost: takes a copy away. kept: commits one whose lock is held. most: bytes of all copies."""
         self._objects, self._folders, self._leases, self._clock = objects, folders, leases, clock
+        self._earlier = earlier
         self._copies, self._lost, self._kept, self._most = copies, lost, kept, most
         self._loop: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -51,8 +52,9 @@ class House:
             self._loop = asyncio.create_task(self._run(), name="storage")
 
     async def sweep(self) -> None:
-        """Drop the copies of an earlier life, and go on with deletions."""
-        await on_disk(sweep_copies, self._folders)
+        """Set the copies of an earlier life aside, and go on with deletions."""
+        await on_disk(self._earlier.begin)
+        await on_disk(self._folders.sweep)
         self.begin()
         await self._delete_dropped()
 
@@ -123,12 +125,13 @@ class House:
         rested = self._clock.monotonic() - RESTED
         for copy in sorted(self._copies.values(), key=lambda copy: copy.used):
             if used <= self._most:
-                return
+                break
             if copy.users or copy.dirty or copy.lock.locked() or copy.publishing is not None or copy.used > rested:
                 continue
             used -= copy.size
             await self._lost(copy)
             await self._leases.release({copy.session: copy.lease.fence})
+        await on_disk(self._earlier.make_room, self._most - used)
 
     # -------------------------------------------------------------------------------------- plain names, deletion
 
@@ -172,6 +175,7 @@ class House:
     async def _deletion(self, session_id: str, certain: bool) -> None:
         """Delete all that there is. Whoever had the session may still be putting something, until it is certain."""
         try:
+            await on_disk(self._earlier.discard, session_id)
             left = await alone(self._objects.threads, self._objects.keys, session_place(session_id))
             await remove(self._objects, left)
             self._deleted.add(session_id)

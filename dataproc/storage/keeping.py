@@ -8,7 +8,7 @@ from dataclasses import replace
 import structlog
 
 from dataproc.errors import InvalidParams
-from dataproc.storage.folders import Folders, Tree
+from dataproc.storage.folders import Tree
 from dataproc.storage.index import Index, KeptFile, KeptFolder, KeptLink, Signature, signature, unlocked
 from dataproc.storage.objects import CHUNK, Objects
 from dataproc.storage.paths import make_parents, open_regular, opened_beneath, opened_folder
@@ -69,7 +69,7 @@ def make_places(tree: Tree, index: Index, owner: int | None) -> None:
                 os.close(make_parents(top, path.split("/"), owner))
         for path, kept in index.entries.items():
             if isinstance(kept, KeptFile):
-                os.close(_opened(top, path, os.O_CREAT | os.O_TRUNC))
+                os.close(opened_to_write(top, path, os.O_CREAT | os.O_TRUNC))
 
 
 def fetch(objects: Objects, tree: Tree, path: str, kept: KeptFile, start: int) -> None:
@@ -77,7 +77,7 @@ def fetch(objects: Objects, tree: Tree, path: str, kept: KeptFile, start: int) -
     end = min(start + CHUNK, kept.size)
     view = memoryview(objects.part(kept.key, start, end))
     with opened_folder(tree.files.parent) as top:
-        fd = _opened(top, path, 0)
+        fd = opened_to_write(top, path)
     try:
         while view:
             written = os.pwrite(fd, view, start)
@@ -107,14 +107,15 @@ def finish(tree: Tree, index: Index, owner: int | None) -> dict[str, Signature]:
     return seen
 
 
-def _opened(top: int, path: str, flags: int) -> int:
+def opened_to_write(top: int, path: str, flags: int = 0) -> int:
+    """A descriptor of a file of ours, in folders of ours; no link is followed to it. Raises OSError."""
     *above, name = path.split("/")
     with opened_beneath(top, above) as parent:
         return os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o600, dir_fd=parent)
 
 
 def _finished(top: int, path: str, kept: KeptFile, owner: int | None) -> Signature:
-    fd = _opened(top, path, 0)
+    fd = opened_to_write(top, path)
     try:
         if owner is not None:
             os.fchown(fd, owner, owner)
@@ -123,11 +124,3 @@ def _finished(top: int, path: str, kept: KeptFile, owner: int | None) -> Signatu
         return signature(os.fstat(fd))
     finally:
         os.close(fd)
-
-
-def sweep_copies(folders: Folders) -> None:
-    """Drop the copies of an earlier life: what it had not committed must not be believed."""
-    with opened_folder(folders.root) as root:
-        folders.trash.take(root, "sessions")
-        os.mkdir("sessions", 0o700, dir_fd=root)
-    folders.sweep()
