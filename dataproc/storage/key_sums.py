@@ -63,6 +63,8 @@ class KeySums:
     def drop(self, session: str) -> None:
         """A session takes nothing any more."""
         self._unnoted.pop(session, None)
+        if session not in self._counted:
+            self._refreshed = 0.0  # it is among the others: look again soon
         self._uncount(session)
 
     def _uncount(self, session: str) -> None:

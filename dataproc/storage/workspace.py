@@ -277,8 +277,10 @@ async def _written_out(upload: Upload, chunks: AsyncIterable[bytes], *, hashed: 
         if pending is not None:
             await pending
     except BaseException:
-        if pending is not None and not pending.cancel() and not pending.cancelled():
-            pending.exception()  # one error is enough to tell
+        if pending is not None:
+            pending.cancel()
+            # one error is enough to tell; its steps may be done, and it not yet: then it is not cancelled
+            pending.add_done_callback(lambda done: done.cancelled() or done.exception())
         raise
 
 
