@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,6 +19,7 @@ from dataproc.clock import Clock
 from dataproc.database.runs import RunStore
 from dataproc.engine.launch import Demand, Profile
 from dataproc.engine.pool import WorkerPool
+from dataproc.engine.ticker import Ticker
 from dataproc.engine.words import Task
 from dataproc.engine.worker import Worker
 from dataproc.errors import (
@@ -43,7 +45,7 @@ from dataproc.under_way import Call as Call
 from dataproc.under_way import UnderWay
 
 PATIENCE = (0.1, 0.5, 1, 2, 5, 10)  # seconds between tries to put down that a submitted run begins
-NOTED = 0.25  # seconds after which a run that somebody waits for is on record, to be seen and ended by others
+NOTED = 0.125  # seconds, once or twice, after which a run that somebody waits for is on record, to be seen by others
 log = structlog.get_logger(__name__)
 
 
@@ -73,16 +75,12 @@ class Executor:
         self._drained: dict[str, asyncio.Future[None]] = {}
         self._chores: set[asyncio.Task[None]] = set()
         self._looks = run_changes.Looks()
+        self._noting = Ticker(NOTED, self._note_slow)
         self.stopping = False
 
     async def execute(self, call: Call) -> Ended:
         """Run one call. Raises DataprocError where no run began; whatever becomes of a run is its outcome."""
-        live = self.begin(call, *await self.plan(call))
-        noting = asyncio.get_running_loop().call_later(NOTED, self._note, live)
-        try:
-            return await self.run(live)
-        finally:
-            noting.cancel()
+        return await self.run(self.begin(call, *await self.plan(call)))
 
     async def plan(self, call: Call) -> tuple[ModuleEntry, MethodInfo]:
         """What the call names. Raises DataprocError where it may not run, or not so."""
@@ -104,6 +102,7 @@ class Executor:
         self.sessions.refuse_if_draining()
         self.sessions.enter(call.session)
         self.live[call.run_id] = live
+        self._noting.wake()
         self._sessions.setdefault(call.session, set()).add(live)
         return live
 
@@ -240,11 +239,14 @@ class Executor:
             log.error("record_late", run_id=run.id)  # the run is over whether or not that can be written down now
             self.runs.finish_late(run)
 
-    def _note(self, live: UnderWay) -> None:
-        """Put a run on record that somebody waits for, because it takes its time."""
-        if not live.recorded:
-            live.recorded = True
-            self._chore(self._record(live.as_run()))
+    def _note_slow(self) -> bool:
+        """Put runs on record that somebody waits for, because they take their time."""
+        before = self.clock.now() - timedelta(seconds=NOTED)
+        for live in self.live.values():
+            if not live.recorded and live.created <= before:
+                live.recorded = True
+                self._chore(self._record(live.as_run()))
+        return bool(self.live)
 
     def _chore(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -10,12 +10,14 @@ from collections import OrderedDict, defaultdict
 from dataproc.engine.bounds import tree_memory
 from dataproc.engine.launch import Demand
 from dataproc.engine.local import Folders, LocalEngine
+from dataproc.engine.ticker import Ticker
 from dataproc.engine.worker import Worker
 from dataproc.module.generation import Generation
 from dataproc.settings import Settings
 
 HOUSEKEEPING = 2.0  # seconds between looks at idle workers
 COMPANY_PATIENCE = 1.0  # seconds that an idle worker may have other processes beside it
+LIMITS = 0.05  # seconds between looks for runs whose time is over
 STOP_PATIENCE = 5.0  # seconds for killed workers to be gone
 
 
@@ -28,6 +30,7 @@ class WorkerPool:
         self._by_age: OrderedDict[Worker, Demand] = OrderedDict()  # the same idle workers, oldest first
         self._busy: dict[Worker, Demand] = {}
         self._retired: set[Generation] = set()
+        self._limits = Ticker(LIMITS, self._end_late)
         engine.on_company = self._company
 
     @property
@@ -37,6 +40,7 @@ class WorkerPool:
 
     async def lease(self, demand: Demand, folders: Folders) -> Worker:
         """A worker for one run: a warm one of the same session, module and profile, or a new one."""
+        self._limits.wake()
         idle = self._idle.get(demand)
         while idle:
             worker = idle.pop()
@@ -45,8 +49,15 @@ class WorkerPool:
                 self._busy[worker] = demand
                 return worker
         worker = await self.engine.spawn(demand, folders)
+        self._limits.wake()
         self._busy[worker] = demand
         return worker
+
+    def _end_late(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        for worker in [worker for worker in self._busy if worker.due <= now]:
+            worker.time_out()
+        return bool(self._busy)
 
     def release(self, worker: Worker) -> None:
         """Take a worker back: keep it warm if it is well and still of use, else end it."""

@@ -7,6 +7,7 @@ told by its zygote, never by itself.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import socket
@@ -41,6 +42,7 @@ class Worker:
     def __init__(self, number: int, owner: Owner, stream: socket.socket, log: int, limit: int) -> None:
         self.number, self.owner = number, owner
         self.idle_since = 0.0
+        self.due = math.inf  # when its run is to end, by the loop's clock; the pool looks at it
         self.pid = 0  # as this process sees it
         self.usage: Usage | None = None  # of its last run, as it says itself
         self.reason = ""  # why it is being killed, where that is not its own doing
@@ -92,11 +94,11 @@ class Worker:
         self._task, self._done, self.usage = task, self._loop.create_future(), None
         self._log.output = task.output
         self._write(order_of(task))
-        limit = self._loop.call_later(task.timeout, self.end, TimedOut(task.timeout))
+        self.due = self._loop.time() + task.timeout
         try:
             outcome = await self._done
         finally:
-            limit.cancel()
+            self.due = math.inf
             self._log.catch_up()
             self._log.output = None
             task.output.close()
@@ -123,6 +125,11 @@ class Worker:
             self._ending = outcome
             grace = self._task.grace if self._task is not None and not at_once else 0
             self._ladder = self._loop.create_task(self._climb(grace))
+
+    def time_out(self) -> None:
+        """End the run: it had its time."""
+        if self._task is not None:
+            self.end(TimedOut(self._task.timeout))
 
     def cancel(self, reason: str) -> None:
         """End the run for its caller."""

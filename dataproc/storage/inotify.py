@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import array
 import ctypes
+import fcntl
 import os
 import struct
+import termios
 
 MODIFY, ATTRIB, CLOSE_WRITE, MOVED_FROM, MOVED_TO = 0x2, 0x4, 0x8, 0x40, 0x80
 CREATE, DELETE = 0x100, 0x200
@@ -12,8 +15,7 @@ OVERFLOW, IGNORED, IS_FOLDER = 0x4000, 0x8000, 0x40000000
 _WANTED = MODIFY | CLOSE_WRITE | MOVED_FROM | MOVED_TO | CREATE | DELETE
 _ONLY_FOLDERS, _NOT_WHAT_IS_UNLINKED = 0x01000000, 0x04000000
 _EVENT = struct.Struct("iIII")  # watch, mask, cookie, length of the name
-_USUAL, _AT_ONCE = 2**12, 2**18  # bytes read: mostly it is an event or two
-_LONGEST = 16 + 256  # bytes of an event
+_WRITES = MODIFY | ATTRIB | CLOSE_WRITE  # and no greater bit
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -31,7 +33,7 @@ class Inotify:
         """
         self._wanted = _WANTED | (ATTRIB if attributes else 0) | _ONLY_FOLDERS | _NOT_WHAT_IS_UNLINKED
         self._fd: int = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._room = _USUAL
+        self._waiting = array.array("i", [0])  # bytes of events
 
     def add(self, folder: int) -> int:
         """Watch the directory that a descriptor is of. Raises OSError: ENOSPC where the user has too many watches."""
@@ -44,23 +46,26 @@ class Inotify:
         """Watch it no longer, if it is still watched."""
         _libc.inotify_rm_watch(self._fd, watch)
 
-    def read(self) -> tuple[list[Event], bool]:
-        """What has happened, and whether there may be more."""
+    def read(self) -> list[Event]:
+        """What has happened up to now. Writes to one file that follow each other are one event."""
         if self._fd < 0:
-            return [], False
-        try:
-            data = os.read(self._fd, self._room)
-        except BlockingIOError:
-            self._room = _USUAL
-            return [], False
-        more = len(data) > self._room - _LONGEST
-        self._room = _AT_ONCE if more else _USUAL
-        found, at = [], 0
+            return []
+        fcntl.ioctl(self._fd, termios.FIONREAD, self._waiting)  # mostly nothing: an exception would take longer
+        if not self._waiting[0]:
+            return []
+        data = os.read(self._fd, self._waiting[0])
+        found: list[Event] = []
+        at, before = 0, (0, 0, b"")
         while at < len(data):
             watch, mask, _, length = _EVENT.unpack_from(data, at)
+            name = data[at + _EVENT.size : at + _EVENT.size + length]
             at += _EVENT.size + length
-            found.append((watch, mask, os.fsdecode(data[at - length : at].rstrip(b"\0"))))
-        return found, more
+            if mask | before[1] <= _WRITES and before[0] == watch and before[2] == name:
+                found[-1] = (watch, mask | before[1], found[-1][2])
+            else:
+                found.append((watch, mask, os.fsdecode(name.rstrip(b"\0"))))
+            before = watch, mask, name
+        return found
 
     def close(self) -> None:
         """Forget all."""

@@ -136,10 +136,11 @@ class Quotas:
         """What `act` makes of what is known up to now: at once where little was touched, else in a thread."""
         self._drain()
         watch = found.watch
-        if watch.unsettled > INLINE or not watch.lock.acquire(blocking=False):
+        much = watch.unsettled
+        if much > INLINE or not watch.lock.acquire(blocking=False):
             return await asyncio.to_thread(self._settled, found, act)
         try:
-            if watch.unsettled:
+            if much:
                 watch.look()
             return act(watch)
         finally:
@@ -154,18 +155,15 @@ class Quotas:
     def _drain(self) -> None:
         """Hand the kernel's events out."""
         with self._reading:
-            more = True
-            while more:
-                events, more = self._queue.read()
-                for number, mask, name in events:
-                    if mask & inotify.OVERFLOW:
-                        self._lose()
-                    elif (known := self._by_watch.get(number)) is not None:
-                        watch, folder = known
-                        watch.inbox.append((folder, mask, name))  # type: ignore[arg-type]
-                        if len(watch.inbox) > MOST_WAITING:
-                            watch.inbox.clear()
-                            watch.lost = True
+            for number, mask, name in self._queue.read():
+                if mask & inotify.OVERFLOW:
+                    self._lose()
+                elif (known := self._by_watch.get(number)) is not None:
+                    watch, folder = known
+                    watch.inbox.append((folder, mask, name))  # type: ignore[arg-type]
+                    if len(watch.inbox) > MOST_WAITING:
+                        watch.inbox.clear()
+                        watch.lost = True
 
     def _lose(self) -> None:
         _log.warning("storage.events_lost", sessions=len(self._watched))

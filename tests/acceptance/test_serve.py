@@ -53,7 +53,10 @@ def test_kill_leaves_nothing(shell: Shell) -> None:
 
 @pytest.mark.parametrize(
     ("method", "params", "status", "error", "level"),
-    [("kill", {}, "crashed", "exec_crashed", "warning"), ("no_json", {"kind": "cyclic"}, "failed", "exec_failed", "info")],
+    [
+        ("kill", {}, "crashed", "exec_crashed", "warning"),
+        ("no_json", {"kind": "cyclic"}, "failed", "exec_failed", "info"),
+    ],
 )
 def test_a_failed_run_leaves_a_line(
     shell: Shell, method: str, params: dict[str, str], status: str, error: str, level: str

@@ -212,7 +212,7 @@ async def test_lost_events_lead_to_a_walk(node: Node, monkeypatch: pytest.Monkey
     async with node.run() as tree:
         (tree.files / "a").write_bytes(b"unheard")
         (tree.files / "d" / "new").write_bytes(b"unheard")
-        monkeypatch.setattr(queue, "read", lambda: (lost if read()[0] else [], False))
+        monkeypatch.setattr(queue, "read", lambda: lost if read() else [])
     assert node.kept() == on_disk(tree)
     assert node.walks == 1
 

@@ -149,7 +149,7 @@ async def test_lost_events_are_made_up_for(quotas: Quotas, tree: Tree, monkeypat
         (tree.files / "d" / "new").write_bytes(b"12")
         read = quotas._queue.read
         lost = [(-1, inotify.OVERFLOW, "")]
-        monkeypatch.setattr(quotas._queue, "read", lambda: (lost if read()[0] else [], False))
+        monkeypatch.setattr(quotas._queue, "read", lambda: lost if read() else [])
         changes, _ = await observed.end()
     assert changes == Changes(("d/new",), (), ("gone",))
     assert await quotas.usage(SESSION, tree) == walked(tree)
