@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -127,9 +126,9 @@ class TestDatabaseLeases(LeasesContract):
     """Rows of a database."""
 
     @pytest.fixture(autouse=True)
-    async def _ledger(self, tmp_path: Path) -> AsyncIterator[None]:
+    async def _ledger(self, database_url: str) -> AsyncIterator[None]:
         self.clock = ManualClock()
-        self.database = await Database.open(f"sqlite:///{tmp_path}/x.db", self.clock)
+        self.database = await Database.open(database_url, self.clock)
         yield
         await self.database.close()
 
