@@ -45,6 +45,17 @@ class LeasesContract:
         assert (await taken(there)).fence == 2
         assert isinstance(await here.take(SESSION), Elsewhere)
 
+    async def test_what_the_files_are_now(self) -> None:
+        """The current revision is told to anybody, without a lease; a session without files has none."""
+        here, there = self.node("here"), self.node("there")
+        assert await there.revision(SESSION) is None
+        first = await taken(here)
+        assert await there.revision(SESSION) is None
+        assert await here.commit(SESSION, first.fence, "1-1")
+        assert await there.revision(SESSION) == "1-1"
+        await here.drop(SESSION)
+        assert await there.revision(SESSION) is None
+
     async def test_who_has_it_goes_on(self) -> None:
         """Taking again, and renewing, keep the number and move the end."""
         here, there = self.node("here"), self.node("there")
