@@ -11,6 +11,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import (
     ArgumentError,
     DatabaseError,
+    DataError,
     DBAPIError,
     DisconnectionError,
     InterfaceError,
@@ -19,7 +20,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from dataproc.errors import StorageUnavailable
+from dataproc.errors import InvalidParams, StorageUnavailable
 
 READERS = 4
 BEGIN = "dataproc_begin"  # execution option: how SQLite begins this connection's transactions
@@ -127,6 +128,15 @@ def unavailable(error: BaseException) -> StorageUnavailable | None:
     if isinstance(error, gone) or type(error) is DatabaseError:
         return StorageUnavailable("the database does not answer; try again")
     return None
+
+
+def unkeepable(error: BaseException) -> InvalidParams | None:
+    """What a caller is told whose text the database cannot hold: PostgreSQL has no NUL in texts."""
+    return (
+        InvalidParams("a text has a character that cannot be kept or found: NUL")
+        if isinstance(error, DataError)
+        else None
+    )
 
 
 def collided(error: BaseException) -> bool:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from dataproc.clock import Clock
 from dataproc.database.audit import Audit
-from dataproc.database.connect import READERS, UnusableDatabase, open_engine, reason, unavailable, view
+from dataproc.database.connect import READERS, UnusableDatabase, open_engine, reason, unavailable, unkeepable, view
 from dataproc.database.fresh import Gone
 from dataproc.database.schema import migrate
 from dataproc.database.use import Use
@@ -83,7 +83,7 @@ class Database:
             with self._view.connect() as connection:
                 return work(connection)
         except Exception as error:
-            if told := unavailable(error):
+            if told := unavailable(error) or unkeepable(error):
                 raise told from error
             raise
 

@@ -106,6 +106,8 @@ class RunStore:
         """The record. Raises NotFound. The caller sees to it that it is the asker's own."""
         if (late := self._late.get(run_id)) is not None:
             return late
+        if "\0" in run_id:
+            raise NotFound("no such run")  # PostgreSQL knows no such text
         await self.settle()
         row = await self._database.read(
             lambda connection: connection.execute(select(runs).where(runs.c.id == run_id)).one_or_none()

@@ -16,7 +16,7 @@ import structlog
 from sqlalchemy import Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPICursor
 
-from dataproc.database.connect import BEGIN, collided, unavailable
+from dataproc.database.connect import BEGIN, collided, unavailable, unkeepable
 from dataproc.errors import StorageUnavailable
 
 BATCH = 256  # works in one transaction
@@ -125,7 +125,7 @@ class Writer:
         except Exception as error:
             told = unavailable(error)
             for item in items:
-                item.error = told or error
+                item.error = told or unkeepable(error) or error
             if told or behind:
                 self._keep(behind, error)
         _settle(items)
@@ -168,7 +168,7 @@ def _run_alone(connection: Connection, item: Item) -> None:
     except Exception as error:
         if told := unavailable(error):
             raise told from error
-        item.error = error
+        item.error = unkeepable(error) or error
 
 
 def _run_quietly(connection: Connection, work: Work) -> None:

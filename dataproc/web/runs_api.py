@@ -293,6 +293,8 @@ def _key_name(value: Any) -> str:
     found = text(value)
     if len(found) > MOST:
         raise ParamError(f"is to be at most {MOST} characters long", "string_too_long")
+    if "\0" in found:
+        raise ParamError("is to hold no NUL", "value_error")
     return found
 
 

@@ -174,6 +174,12 @@ class DatabaseContract:
         with pytest.raises(NotFound):
             await store.get("run-2")
 
+    async def test_no_run_has_such_an_id(self, database: Database) -> None:
+        """Whatever text is asked for is not found, also one that no database can hold."""
+        for strange in ("a\0b", "", "'", "%s", "x" * 10_000):
+            with pytest.raises(NotFound):
+                await RunStore(database).get(strange)
+
     async def test_finish_writes_over_and_anew(self, database: Database) -> None:
         """The end of a run is written whether or not its beginning was."""
         store = RunStore(database)

@@ -15,8 +15,9 @@ from sqlalchemy import Connection, insert, select, text, update
 
 from dataproc.clock import ManualClock
 from dataproc.database import Database, RunStore, UnusableDatabase
+from dataproc.database.runs import Wanted
 from dataproc.database.tables import keys
-from dataproc.errors import StorageUnavailable
+from dataproc.errors import InvalidParams, StorageUnavailable
 from dataproc.runs import RunStatus
 from tests.contracts.test_database import DatabaseContract, a_run, add, eventually, key_row, names
 
@@ -148,6 +149,16 @@ async def test_a_commit_whose_answer_was_lost_is_not_written_twice(database: Dat
 
 def _count(connection: Connection) -> int:
     return connection.execute(text("SELECT count(*) FROM runs")).scalar_one()
+
+
+async def test_a_text_that_cannot_be_kept_is_its_callers_error(database: Database) -> None:
+    """PostgreSQL has no NUL in texts; reading and writing say so, and neighbours in the transaction are spared."""
+    with pytest.raises(InvalidParams, match="NUL"):
+        await database.write(add("a\0"))
+    done = await asyncio.gather(*map(database.write, [add("a"), add("b\0"), add("c")]), return_exceptions=True)
+    assert [type(each) for each in done] == [int, InvalidParams, int]
+    with pytest.raises(InvalidParams, match="NUL"):
+        await RunStore(database).page(Wanted(module="a\0"), 10)
 
 
 @pytest.mark.parametrize(
