@@ -76,6 +76,7 @@ class System:
 
     async def stop(self) -> None:
         """Let runs end for the close wait, then end every process and write down what is left to write."""
+        self.workspaces.hurry(self.settings.close_wait)
         await self.executor.stop(self.settings.close_wait)
         await self.recovery.stop()
         await self.reaper.stop()

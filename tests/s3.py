@@ -101,8 +101,9 @@ def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
 class Gate:
     """A proxy before an S3 server, for what goes wrong on the way.
 
-    fail_every: so often a request is answered 503. down: connections break. hold: a request whose method and path
-    contain these is carried out, but its answer does not come before `let_go` is set; `held` tells that there is one.
+    fail_every: so often a request is answered 503. down: connections break. refuse: the credentials are wrong. cut:
+    answers with files break off in the middle. hold: a request whose method and path contain these is carried out, but
+    its answer does not come before `let_go` is set; `held` tells that there is one.
     """
 
     def __init__(self, s3: S3) -> None:
@@ -110,21 +111,48 @@ class Gate:
         self.fail_every = 0
         self.down = False
         self.refuse = False
+        self.cut = False
+        self._answering = threading.Event()
+        self._answering.set()
         self.hold: tuple[str, str] | None = None
         self.held, self.let_go = threading.Event(), threading.Event()
         self.seen: list[tuple[str, str]] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        self._server = self._listening(0)
+
+    def _listening(self, port: int) -> ThreadingHTTPServer:
+        server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        return server
 
     def __enter__(self) -> Gate:
-        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.let_go.set()
+        self._answering.set()
         self._server.shutdown()
         self._server.server_close()
+
+    @contextmanager
+    def gone(self, how: str) -> Iterator[None]:
+        """A store that is not there meanwhile: it `refuses` connections, or `hangs` when it has taken them."""
+        if how == "hangs":
+            self._answering.clear()
+            yield
+            self._answering.set()
+            return
+        port = self._server.server_port
+        self._server.shutdown()
+        self._server.server_close()
+        self.down = True  # for connections that are open still
+        yield
+        self.down = False
+        self._server = self._listening(port)
+
+    def files(self, method: str = "GET") -> int:
+        """How many requests there were for files of revisions."""
+        return sum(asked == method and ".rev/" in path and "index.json" not in path for asked, path in self.seen)
 
     @property
     def env(self) -> dict[str, str]:
@@ -152,6 +180,7 @@ class Gate:
     def _pass_on(self, request: BaseHTTPRequestHandler) -> None:
         body = request.rfile.read(int(request.headers.get("content-length", 0)))
         self.seen.append((request.command, request.path))
+        self._answering.wait(DEADLINE)
         if self.down:
             request.close_connection = True
             return
@@ -173,9 +202,13 @@ class Gate:
         if self.hold and request.command == self.hold[0] and self.hold[1] in request.path:
             self.held.set()
             self.let_go.wait(DEADLINE)
-        self._answer(request, reply.status, dict(reply.headers.items()), answer)
+        cut = self.cut and request.command == "GET" and ".rev/" in request.path and "index.json" not in request.path
+        self._answer(request, reply.status, dict(reply.headers.items()), answer, len(answer) // 2 if cut else None)
 
-    def _answer(self, request: BaseHTTPRequestHandler, status: int, headers: dict[str, str], body: bytes) -> None:
+    def _answer(
+        self, request: BaseHTTPRequestHandler, status: int, headers: dict[str, str], body: bytes, cut: int | None = None
+    ) -> None:
+        request.close_connection |= cut is not None
         with suppress(OSError):
             request.send_response_only(status)
             for name, value in headers.items():
@@ -185,4 +218,4 @@ class Gate:
             request.send_header("content-length", length or str(len(body)))
             request.end_headers()
             if request.command != "HEAD":
-                request.wfile.write(body)
+                request.wfile.write(body[:cut])

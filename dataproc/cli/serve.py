@@ -73,6 +73,7 @@ class _Server(uvicorn.Server):
         again, self.should_exit = self.should_exit, True
         wait = 0.0 if again else self._system.settings.close_wait
         log.info("server.stopping", wait=wait)
+        self._system.workspaces.hurry(wait)
         self._ends.append(asyncio.create_task(self._system.executor.stop(wait)))
 
 

@@ -83,6 +83,10 @@ class Backend(Protocol):
         """Wait until the deletions that were begun are done."""
         ...
 
+    def hurry(self, after: float) -> None:
+        """The server stops: from `after` seconds on nobody waits for a store that does not answer."""
+        ...
+
     async def close(self) -> None:
         """Stop what is done in the background."""
         ...
@@ -144,6 +148,9 @@ class LocalBackend:
 
     async def settle(self) -> None:
         await asyncio.to_thread(self.folders.trash.settle)
+
+    def hurry(self, after: float) -> None:
+        """It is a disk."""
 
     async def close(self) -> None:
         await asyncio.to_thread(self.folders.trash.close)

@@ -10,20 +10,20 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import structlog
 
 from dataproc.clock import Clock
-from dataproc.errors import Conflict, DataprocError, SessionEnded, StorageUnavailable
+from dataproc.errors import Conflict, DataprocError, StorageUnavailable
 from dataproc.storage.applications import Applications
-from dataproc.storage.backend import bounded, on_disk
+from dataproc.storage.backend import on_disk
 from dataproc.storage.copy import Copy, index_key, revisions_of
 from dataproc.storage.earlier import Earlier
 from dataproc.storage.fetching import fetch_all
 from dataproc.storage.folders import Folders, Tree
+from dataproc.storage.holding import Holding
 from dataproc.storage.housekeeping import House
 from dataproc.storage.index import Index, KeptFile, Signature
 from dataproc.storage.keeping import put
@@ -31,14 +31,11 @@ from dataproc.storage.leases import Leases
 from dataproc.storage.looking import Looking
 from dataproc.storage.objects import Objects
 from dataproc.storage.quotas import Quotas
+from dataproc.storage.stopping import Hurry
 from dataproc.storage.survey import Survey, survey
 from dataproc.storage.together import alone, together
 from dataproc.storage.touches import Touches
-from dataproc.types import Dropped, Elsewhere, Lease, Usage, rfc3339
-
-BELIEVED = 1.0  # seconds for which another node's lease is believed without asking again
-MOST_BELIEVED = 8192
-GRACE = 0.5  # seconds that are waited longer than a lease has left
+from dataproc.types import Elsewhere, Lease, Usage
 
 _log = structlog.get_logger("dataproc.storage")
 
@@ -57,12 +54,14 @@ class CopyBackend:
         self._leases = leases
         self._clock = clock
         self._copies: dict[str, Copy] = {}
-        self._others: dict[str, tuple[Elsewhere, float]] = {}
+        self._holding = Holding(leases, clock)
         self._count = itertools.count(1)  # of all sessions: with the fence it names a revision that never was
         self._applications = Applications(objects, folders)
         self._earlier = Earlier(folders, clock)
         self._house = House(objects, folders, leases, clock, self._copies, self._earlier, self._lost, self._kept, most)
         self._left: Callable[[str], Awaitable[None]] | None = None
+        self._checking: asyncio.Task[None] | None = None
+        self._hurry = Hurry(objects)
 
     def known(self, session_id: str) -> Tree | None:
         copy = self._copies.get(session_id)
@@ -75,16 +74,7 @@ class CopyBackend:
         return copy.tree
 
     async def elsewhere(self, session_id: str) -> Elsewhere | None:
-        now = self._clock.monotonic()
-        believed = self._others.get(session_id)
-        if believed is not None and believed[1] > now:
-            return believed[0]
-        found = await self._leases.find(session_id)
-        self._others.pop(session_id, None)
-        if found is not None:
-            bounded(self._others, MOST_BELIEVED)
-            self._others[session_id] = found, now + min(BELIEVED, found.seconds)
-        return found
+        return await self._holding.elsewhere(session_id)
 
     def on_left(self, act: Callable[[str], Awaitable[None]]) -> None:
         self._left = act
@@ -103,7 +93,7 @@ class CopyBackend:
 
     async def bring(self, session_id: str) -> Tree:
         self._house.begin()
-        lease = await self._taken(session_id)
+        lease = await self._holding.take(session_id)
         copy = self._copies.get(session_id)
         if copy is not None and copy.index.revision != (lease.revision or ""):
             await self._lost(copy)
@@ -113,25 +103,6 @@ class CopyBackend:
             self._house.publish(copy)
         copy.lease, copy.used = lease, self._clock.monotonic()
         return copy.tree
-
-    async def _taken(self, session_id: str) -> Lease:
-        """The lease, waited for as long as one that is not renewed can last. Raises Conflict, SessionEnded."""
-        begun = self._clock.monotonic()
-        while True:
-            match await self._leases.take(session_id):
-                case Lease() as lease:
-                    return lease
-                case Dropped():
-                    at = rfc3339(self._clock.now())
-                    raise SessionEnded("the session has ended; open a new one", reason="closing", ended_at=at)
-                case Elsewhere(node, _, seconds):
-                    waited = self._clock.monotonic() - begun
-                    if waited > self._leases.duration + GRACE:
-                        _log.warning("storage.session_elsewhere", session_id=session_id, holder=node)
-                        raise Conflict(
-                            "another server has the session, and cannot be reached from here", reason="lease"
-                        )
-                    await asyncio.sleep(min(seconds, self._leases.duration) + GRACE / 10)
 
     async def _fetched(self, session_id: str, lease: Lease) -> Copy:
         await on_disk(self.folders.discard, session_id)  # what a fetch that failed has left
@@ -176,8 +147,11 @@ class CopyBackend:
         await asyncio.shield(copy.waiting)
 
     async def _next_commit(self, copy: Copy) -> None:
+        before = copy.failures
         async with copy.lock:
             copy.waiting = None
+            if copy.failures != before:  # whoever waits for a store that is away has waited once
+                raise StorageUnavailable("the object store did not answer as it should; try again", reason="failed")
             await self._kept(copy)
 
     async def _kept(self, copy: Copy) -> None:
@@ -191,7 +165,8 @@ class CopyBackend:
             await self._assured(copy)
             if found.changed or (found.entries is not copy.index.entries and found.entries != copy.index.entries):
                 await self._stored(copy, found)
-        except BaseException:
+        except BaseException as error:
+            copy.failures += isinstance(error, StorageUnavailable)
             copy.touched.merge(touched)
             raise
         copy.dirty = False
@@ -272,17 +247,29 @@ class CopyBackend:
 
     async def check(self) -> None:
         await on_disk(self.folders.check)
-        await on_disk(self._objects.check)
+        if self._checking is None or self._checking.done():  # a store that hangs holds up one check, not all
+            self._checking = asyncio.create_task(alone(self._objects.threads, self._objects.check))
+            self._checking.add_done_callback(_retrieved)
+        await asyncio.shield(self._checking)
 
     async def settle(self) -> None:
         await self._house.settle()
 
+    def hurry(self, after: float) -> None:
+        self._hurry.begin(after)
+
     async def close(self) -> None:
-        for copy in [copy for copy in self._copies.values() if copy.dirty]:
-            with suppress(DataprocError):
-                async with copy.lock:
-                    await self._kept(copy)
+        self._hurry.begin(0.0)
+        await asyncio.gather(*(self._last_commit(copy) for copy in list(self._copies.values()) if copy.dirty))
         await self._house.close()
+        self._hurry.end()
+
+    async def _last_commit(self, copy: Copy) -> None:
+        try:
+            async with copy.lock:
+                await self._kept(copy)
+        except DataprocError as error:
+            _log.error("storage.not_stored", session_id=copy.session, reason=error.message)
 
 
 def _conflict() -> Conflict:

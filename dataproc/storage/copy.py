@@ -30,6 +30,7 @@ class Copy:
     published: Index | None
     orphans: bool = False
     dirty: bool = False
+    failures: int = 0  # commits that the store did not take
     users: int = 0
     used: float = 0.0
     size: int = 0

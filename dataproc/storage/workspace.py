@@ -81,6 +81,10 @@ class Workspaces:
         """Raises StorageUnavailable where the storage cannot be written to."""
         await self._backend.check()
 
+    def hurry(self, after: float) -> None:
+        """The server stops: from `after` seconds on nobody waits for a storage that does not answer."""
+        self._backend.hurry(after)
+
     async def close(self) -> None:
         """Stop the background deletions; the next start goes on with them."""
         await self.quotas.close()

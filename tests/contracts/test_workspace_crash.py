@@ -1,20 +1,24 @@
-"""What local storage promises where the process, or the disk, gives up."""
+"""What storage promises where the process, or the disk, gives up."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from dataproc.clock import SystemClock
 from dataproc.errors import StorageUnavailable
 from dataproc.settings import Settings
 from dataproc.storage import Workspaces, open_workspaces
+from dataproc.storage.leases import Ledger, MemoryLeases
 from dataproc.storage.paths import read_path
 
 SESSION = "5e551011-0000-4000-8000-000000000001"
@@ -130,3 +134,27 @@ async def test_fsync_is_a_setting(tmp_path: Path) -> None:
     async with workspaces.of(SESSION).checkout() as tree:
         assert (tree.files / "a/b/c").read_bytes() == b"1"
     await workspaces.close()
+
+
+async def test_a_disk_that_fills_during_a_fetch(small_disk: Path, tmp_path: Path) -> None:
+    """A session that does not fit is not there in part: the caller is told why, and when there is room it is whole."""
+    ledger, name = Ledger(), uuid.uuid4().hex
+
+    def node(folder: Path) -> Workspaces:
+        settings = Settings(storage_url=f"memory://{name}", database_url="sqlite://", cache_dir=folder)
+        return open_workspaces(settings, leases=MemoryLeases(ledger, SystemClock(), 15))
+
+    here, there = node(tmp_path), node(small_disk)
+    data = {str(number): bytes([number]) * 300_000 for number in range(6)}
+    async with here.of(SESSION).checkout() as tree:
+        for path, content in data.items():
+            (tree.files / path).write_bytes(content)
+    await here.close()
+    with pytest.raises(StorageUnavailable, match="full") as refused:
+        await there.bring(SESSION)
+    assert refused.value.data == {"reason": "disk_full"}
+    assert there.known(SESSION) is None
+    await asyncio.to_thread(subprocess.run, ["mount", "-o", "remount,size=8m", small_disk], check=True)
+    async with there.of(SESSION).checkout() as tree:
+        assert {path.name: path.read_bytes() for path in tree.files.iterdir()} == data
+    await there.close()
