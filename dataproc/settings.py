@@ -95,6 +95,9 @@ class Settings(BaseSettings):
         None,
         description="Address the bucket in the path rather than in the host's name; default: for all endpoints but Amazon's.",
     )
+    s3_timeout: float = Field(
+        60.0, gt=0, description="Seconds for which the store may be silent before a request has failed."
+    )
     s3_checksums: bool = Field(
         True,
         description="Send and check the newer checksums of S3, and delete objects in bulk; some compatible stores know neither.",

@@ -1,4 +1,4 @@
-"""One server's keys, credentials and sessions on a database file, for tests that need no more of a server."""
+"""One server's keys, credentials and sessions on a database, for tests that need no more of a server."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class House:
 
 
 @asynccontextmanager
-async def open_house(folder: Path, clock: ManualClock | None = None, **settings: object) -> AsyncIterator[House]:
-    """A server's view of `x.db` in that folder; any number of them may be open."""
+async def open_house(where: Path | str, clock: ManualClock | None = None, **settings: object) -> AsyncIterator[House]:
+    """A server's view of a database by its URL, or of `x.db` in a folder; any number of them may be open."""
     clock = clock or ManualClock()
-    database = await Database.open(f"sqlite:///{folder}/x.db", clock)
+    database = await Database.open(where if isinstance(where, str) else f"sqlite:///{where}/x.db", clock)
     try:
         yield House(database, clock, Settings(**settings, _env_file=None))  # type: ignore[arg-type,call-arg]
     finally:

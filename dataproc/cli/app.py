@@ -86,6 +86,10 @@ def _unexpected(fault: Exception) -> None:
         _fail(fault.message, Exit.UNAVAILABLE if fault.retryable else Exit.REFUSED)
     if isinstance(fault, OSError):
         _fail(str(fault), Exit.FAILED)
+    from dataproc.database import NewerSchemaError, UnusableDatabase
+
+    if isinstance(fault, NewerSchemaError | UnusableDatabase):
+        _fail(str(fault), Exit.USAGE)
     if os.environ.get("DATAPROC_LOG_LEVEL", "").lower() == "debug":
         traceback.print_exc()
     _fail(f"{type(fault).__name__}: {fault} (a fault of dataproc; DATAPROC_LOG_LEVEL=debug shows where)", Exit.INTERNAL)

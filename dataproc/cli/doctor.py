@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from dataproc.cli.output import line, table
 from dataproc.clock import SystemClock
-from dataproc.database import Database
+from dataproc.database import Database, NewerSchemaError, UnusableDatabase, shown
 from dataproc.engine.doctor import probe
 from dataproc.errors import DataprocError
 from dataproc.settings import Settings, unknown_variables
@@ -63,14 +63,14 @@ async def _tried(name: str, settings: Settings, attempt: Callable[[Settings], Aw
         return {"name": name, "ok": True, "detail": await attempt(settings)}
     except DataprocError as refused:
         return {"name": name, "ok": False, "detail": refused.message}
-    except OSError as refused:
+    except (OSError, UnusableDatabase, NewerSchemaError) as refused:
         return {"name": name, "ok": False, "detail": str(refused)}
 
 
 async def _database(settings: Settings) -> str:
     database = await Database.open(settings.database, SystemClock())
     await database.close()
-    return without_passwords(settings.database)
+    return shown(settings.database)
 
 
 async def _storage(settings: Settings) -> str:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar, cast
 
 from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy.exc import DBAPIError
 
 from dataproc.clock import Clock
 from dataproc.database.audit import Audit
-from dataproc.database.connect import READERS, open_engine, unavailable
+from dataproc.database.connect import READERS, UnusableDatabase, open_engine, reason, unavailable, view
 from dataproc.database.fresh import Gone
 from dataproc.database.schema import migrate
 from dataproc.database.use import Use
@@ -36,6 +37,7 @@ class Database:
         self.use = Use(self)
         self.audit = Audit(self)
         self._engine = engine
+        self._view = view(engine)
         self._started = started
         self._started_ticks = clock.monotonic()
         self._writer = Writer(engine)
@@ -47,16 +49,19 @@ class Database:
         """Connect, and bring the tables to this release's version under a lock.
 
         url: of SQLAlchemy. fsync: whether commits survive a power cut (SQLite; other databases have settings of their
-        own). busy_timeout: seconds for which SQLite waits for another process's write.
-        Raises NewerSchemaError, StorageUnavailable, ValueError for a URL that cannot be used.
+        own). busy_timeout: seconds for which a write waits for another process's.
+        Raises NewerSchemaError, UnusableDatabase, StorageUnavailable; the two last say what the database says.
         """
         engine = open_engine(url, fsync, busy_timeout)
         try:
             started = await asyncio.to_thread(_prepare, engine, clock)
-        except Exception as error:
+        except DBAPIError as error:
             engine.dispose()
-            if told := unavailable(error):
-                raise told from error
+            if unavailable(error):
+                raise StorageUnavailable(f"the database does not answer: {reason(url, error)}") from error
+            raise UnusableDatabase(f"the database refuses: {reason(url, error)}") from error
+        except BaseException:
+            engine.dispose()
             raise
         return cls(engine, clock, started)
 
@@ -75,7 +80,7 @@ class Database:
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         try:
-            with self._engine.connect() as connection:
+            with self._view.connect() as connection:
                 return work(connection)
         except Exception as error:
             if told := unavailable(error):
@@ -103,4 +108,5 @@ def _prepare(engine: Engine, clock: Clock) -> datetime:
     if engine.dialect.name == "sqlite":
         return clock.now()  # its clock is this machine's
     with engine.connect() as connection:
-        return connection.execute(select(func.now())).scalar_one()
+        found: datetime = connection.execute(select(func.now())).scalar_one()
+    return found.astimezone(UTC)  # in a zone of its own, durations would be those of clocks on walls

@@ -210,6 +210,9 @@ class _Batch:
         self._rows: list[tuple[Any, ...]] = []
 
     def write(self, connection: Connection) -> None:
-        self._rows.extend(row_of(run) for run in self._store.take())
-        if self._rows:
-            insert_all(connection, self._rows)
+        for row in self._rows:  # a commit whose answer was lost on its way may have been done
+            upsert(connection, row)
+        fresh = [row_of(run) for run in self._store.take()]
+        if fresh:
+            insert_all(connection, fresh)
+        self._rows += fresh

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from filelock import FileLock
@@ -26,7 +25,11 @@ def migrate(engine: Engine) -> None:
     Raises NewerSchemaError.
     """
     # the first connection too is made under the lock: two processes that turn a new SQLite file to WAL at once collide
-    with _alone(engine), engine.connect().execution_options(**{BEGIN: "BEGIN IMMEDIATE"}) as connection:
+    with (
+        _alone(engine),
+        engine.connect().execution_options(**{BEGIN: "BEGIN IMMEDIATE"}) as connection,
+        _alone_in(connection),
+    ):
         if _version(connection) != SCHEMA:
             _upgrade(connection)
             connection.commit()
@@ -58,16 +61,17 @@ def _upgrade(connection: Connection) -> None:
     command.upgrade(config, "head")
 
 
-@contextmanager
-def _alone(engine: Engine) -> Iterator[None]:
-    """Hold the lock of migrations: a file beside an SQLite database, an advisory lock elsewhere."""
-    if engine.dialect.name == "sqlite":
-        with FileLock(f"{engine.url.database}.migration", timeout=_LOCK_WAIT, mode=0o600):
-            yield
-        return
-    with engine.connect() as connection:
-        connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _ADVISORY_LOCK})
-        try:
-            yield
-        finally:
-            connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": _ADVISORY_LOCK})
+def _alone(engine: Engine) -> AbstractContextManager[object]:
+    """Hold the lock of migrations of an SQLite database: a file beside it."""
+    if engine.dialect.name != "sqlite":
+        return nullcontext()
+    return FileLock(f"{engine.url.database}.migration", timeout=_LOCK_WAIT, mode=0o600)
+
+
+def _alone_in(connection: Connection) -> AbstractContextManager[object]:
+    """Hold that of a PostgreSQL database, until the transaction ends."""
+    if connection.dialect.name == "sqlite":
+        return nullcontext()
+    from dataproc.database import postgresql
+
+    return postgresql.alone(connection, _ADVISORY_LOCK, _LOCK_WAIT)

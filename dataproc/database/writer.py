@@ -16,12 +16,13 @@ import structlog
 from sqlalchemy import Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPICursor
 
-from dataproc.database.connect import BEGIN, unavailable
+from dataproc.database.connect import BEGIN, collided, unavailable
 from dataproc.errors import StorageUnavailable
 
 BATCH = 256  # works in one transaction
 DELAY = 0.5  # seconds for which a work that nobody waits for may lie
 CROWD = 512  # so many of them do not wait that long
+TRIES = 5  # of a transaction that collides with another server's
 BACKLOG = 20_000  # works kept while the database does not answer; beyond, the oldest are dropped
 
 Work = Callable[[Connection], Any]
@@ -114,14 +115,13 @@ class Writer:
 
     def _commit(self, items: list[Item], behind: list[Work]) -> None:
         try:
-            with (
-                self._engine.connect().execution_options(**{BEGIN: "BEGIN IMMEDIATE"}) as connection,
-                connection.begin(),
-            ):
-                if len(items) == 1 and not behind:
-                    items[0].result = items[0].work(connection)  # the transaction is its savepoint
-                else:
-                    _run_each(connection, items, behind)
+            for left in reversed(range(TRIES)):
+                try:
+                    self._transact(items, behind)
+                    break
+                except Exception as error:
+                    if not (left and collided(error)):
+                        raise
         except Exception as error:
             told = unavailable(error)
             for item in items:
@@ -129,6 +129,16 @@ class Writer:
             if told or behind:
                 self._keep(behind, error)
         _settle(items)
+
+    def _transact(self, items: list[Item], behind: list[Work]) -> None:
+        with (
+            self._engine.connect().execution_options(**{BEGIN: "BEGIN IMMEDIATE"}) as connection,
+            connection.begin(),
+        ):
+            if len(items) == 1 and not behind:
+                items[0].result = items[0].work(connection)  # the transaction is its savepoint
+            else:
+                _run_each(connection, items, behind)
 
     def _keep(self, behind: list[Work], error: Exception) -> None:
         """Put works back that nobody waits for, unless nobody will ever come for them."""
@@ -154,7 +164,7 @@ def _run_alone(connection: Connection, item: Item) -> None:
     """Run one work so that its failure undoes nothing of its neighbours."""
     try:
         with _savepoint(connection):
-            item.result = item.work(connection)
+            item.result, item.error = item.work(connection), None
     except Exception as error:
         if told := unavailable(error):
             raise told from error

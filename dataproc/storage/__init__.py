@@ -9,8 +9,8 @@ from dataproc.storage.copies import CopyBackend
 from dataproc.storage.folders import Folders, Tree
 from dataproc.storage.leases import Leases, Ledger, MemoryLeases
 from dataproc.storage.limits import Limits
-from dataproc.storage.objects import Objects
 from dataproc.storage.quotas import Quotas
+from dataproc.storage.s3 import objects_of
 from dataproc.storage.usages import Usages
 from dataproc.storage.watch import Changes
 from dataproc.storage.workspace import Workspace, Workspaces
@@ -36,5 +36,5 @@ def open_workspaces(
     folders = Folders.of(settings, settings.node_dir / "copies" / node)
     quotas = Quotas(Limits.of(settings), folders.root, usages, noting=True)
     leases = leases or MemoryLeases(Ledger(), clock, settings.lease)
-    backend = CopyBackend(Objects.of(settings), folders, leases, clock, quotas, settings.copies_size)
+    backend = CopyBackend(objects_of(settings), folders, leases, clock, quotas, settings.copies_size)
     return Workspaces(backend, clock, quotas)

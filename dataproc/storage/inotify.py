@@ -61,7 +61,7 @@ class Inotify:
             name = data[at + _EVENT.size : at + _EVENT.size + length]
             at += _EVENT.size + length
             if mask | before[1] <= _WRITES and before[0] == watch and before[2] == name:
-                found[-1] = (watch, mask | before[1], found[-1][2])
+                found[-1] = (watch, mask | found[-1][1], found[-1][2])
             else:
                 found.append((watch, mask, os.fsdecode(name.rstrip(b"\0"))))
             before = watch, mask, name

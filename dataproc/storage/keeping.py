@@ -36,7 +36,7 @@ def put(
 
 
 def _put(objects: Objects, fd: int, found: os.stat_result, key: str) -> KeptFile:
-    size, sha256 = objects.upload(key, fd, found.st_size)
+    size, sha256, _ = objects.upload(key, fd, found.st_size)
     return KeptFile(key, size, found.st_mode & 0o777, found.st_mtime_ns, sha256)
 
 

@@ -17,7 +17,7 @@ from dataproc.storage.copy import Copy, index_key, revisions_of
 from dataproc.storage.folders import session_place
 from dataproc.storage.index import KEPT, Index, KeptFile
 from dataproc.storage.leases import Leases
-from dataproc.storage.objects import BULK, Objects
+from dataproc.storage.objects import Objects
 from dataproc.storage.together import alone, together
 
 LONGEST = 1024  # bytes of a key
@@ -53,9 +53,7 @@ async def publish(copy: Copy, objects: Objects, leases: Leases) -> bool:
 async def remove(objects: Objects, keys: Iterable[str]) -> None:
     """Remove objects, many at once."""
     found = list(keys)
-    some = [found[start : start + BULK] for start in range(0, len(found), BULK)]
-    if len(some) == 1:  # a store that removes one by one does so side by side
-        some = [found[start::16] for start in range(min(16, len(found)))] if not objects.bulk else some
+    some = [found[start : start + objects.many] for start in range(0, len(found), objects.many)]
     await together(objects.threads, (partial(objects.remove, part) for part in some))
 
 
@@ -70,13 +68,13 @@ async def _copied(copy: Copy, target: Index, objects: Objects) -> None:
         held = {f"{place}/{path}": kept.key for path, kept in _nameable(before, place)}
         changed = {name: kept for name, kept in wanted.items() if held.get(name) != kept.key}
         there = list(held)
-    await together(objects.threads, (partial(_copy, objects, kept.key, name) for name, kept in changed.items()))
+    await together(objects.threads, (partial(_copy, objects, kept, name) for name, kept in changed.items()))
     await remove(objects, [name for name in there if name not in wanted])
 
 
-def _copy(objects: Objects, key: str, name: str) -> None:
+def _copy(objects: Objects, kept: KeptFile, name: str) -> None:
     try:
-        objects.copy(key, name)
+        objects.copy(kept.key, name, kept.size)
     except FileNotFoundError:
         return  # superseded meanwhile: the next revision is to be copied
     except StorageUnavailable as error:

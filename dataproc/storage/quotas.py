@@ -191,8 +191,6 @@ class Quotas:
             found.tolerated = usage
         return error
 
-    # ------------------------------------------------------------------------------------------------------ users
-
     async def keep(self) -> None:
         """Until cancelled: look at the sessions in use, tell of those above a quota, and keep what all of them take."""
         async with asyncio.TaskGroup() as group:
@@ -275,7 +273,7 @@ class Quotas:
 
     async def counted(self, found: Watched) -> None:
         """What was just written or deleted counts for the key, before the next look."""
-        if self.keys.limited:
+        with suppress(OSError):  # that look tells
             self.keys.count(found.session, await self.settled(found, _usage))
 
     def reserve(self, found: Watched, key: str, size: int) -> None:

@@ -26,9 +26,9 @@ COLUMNS: list[Any] = [{"column_name": "id", "data_type": "int"}, {"column_name":
 KEY = "key-1"
 
 
-@pytest.fixture(params=["local", "memory", "s3"])
+@pytest.fixture(params=["local", "memory", "s3", "postgresql"])
 async def catalogue(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Catalogue]:
-    """One on that storage."""
+    """One on that storage, or on local storage with that database."""
     chosen: dict[str, Any] = {"storage_url": str(tmp_path / "storage")}
     if request.param == "memory":
         chosen = {"storage_url": f"memory://{uuid.uuid4().hex}", "cache_dir": tmp_path}
@@ -36,6 +36,8 @@ async def catalogue(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIter
         s3: S3 = request.getfixturevalue("s3")
         chosen = {"storage_url": f"s3://{s3.bucket()}/prefix", "cache_dir": tmp_path, **s3.settings()}
     url = f"sqlite:///{tmp_path}/x.db"
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgresql").database()
     settings = Settings(_env_file=None, database_url=url, **chosen)
     database = await Database.open(url, SystemClock())
     try:

@@ -327,13 +327,13 @@ class TestSqlite(DatabaseContract):
 class TestMigrations:
     """The tables come to this release's version by themselves."""
 
-    async def test_they_make_what_the_tables_say(self, tmp_path: Path) -> None:
+    async def test_they_make_what_the_tables_say(self, database_url: str) -> None:
         """A database made by migrations has the tables, columns and indexes of `tables.py`, and no others."""
         from alembic.autogenerate import compare_metadata
         from alembic.migration import MigrationContext
 
-        await (await Database.open(f"sqlite:///{tmp_path}/x.db", ManualClock())).close()
-        engine = create_engine(f"sqlite:///{tmp_path}/x.db")
+        await (await Database.open(database_url, ManualClock())).close()
+        engine = create_engine(database_url)
         with engine.connect() as connection:
             assert compare_metadata(MigrationContext.configure(connection), metadata) == []
         engine.dispose()
@@ -343,27 +343,27 @@ class TestMigrations:
         folder = Path(dataproc.database.__file__).parent / "migrations"
         assert ScriptDirectory(folder).get_current_head() == SCHEMA
 
-    async def test_a_newer_database_is_refused(self, tmp_path: Path) -> None:
+    async def test_a_newer_database_is_refused(self, database_url: str) -> None:
         """An older release touches nothing, and says what to do."""
-        url = f"sqlite:///{tmp_path}/x.db"
-        await (await Database.open(url, ManualClock())).close()
-        engine = create_engine(url)
+        await (await Database.open(database_url, ManualClock())).close()
+        engine = create_engine(database_url)
         with engine.begin() as connection:
             connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
         with pytest.raises(NewerSchemaError, match=r"schema 9999.*newer dataproc"):
-            await Database.open(url, ManualClock())
+            await Database.open(database_url, ManualClock())
         with engine.connect() as connection:
             assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar() == "9999"
         engine.dispose()
 
-    def test_processes_that_start_at_once_make_them_once(self, tmp_path: Path) -> None:
-        """Several first starts on one fresh folder all succeed."""
+    def test_processes_that_start_at_once_make_them_once(self, database_url: str) -> None:
+        """Several first starts on one fresh database all succeed."""
         script = "import asyncio, sys; from dataproc.clock import SystemClock; from dataproc.database import Database\n"
         script += "async def main():\n db = await Database.open(sys.argv[1], SystemClock())\n await db.close()\n"
         script += "sys.stdin.read(1)\nasyncio.run(main())"
-        url = f"sqlite:///{tmp_path}/x.db"
         starts = [
-            subprocess.Popen([sys.executable, "-c", script, url], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+            subprocess.Popen(
+                [sys.executable, "-c", script, database_url], stdin=subprocess.PIPE, stderr=subprocess.PIPE
+            )
             for _ in range(4)
         ]
         for each in starts:
@@ -373,6 +373,6 @@ class TestMigrations:
             each.stdin = None
         outcomes = [(each.communicate(timeout=60)[1], each.returncode) for each in starts]
         assert outcomes == [(b"", 0)] * 4
-        engine = create_engine(url)
+        engine = create_engine(database_url)
         assert set(metadata.tables) < set(inspect(engine).get_table_names())
         engine.dispose()

@@ -7,20 +7,26 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection, select
 
+from dataproc.database.tables import metadata
 from dataproc.errors import Conflict, InvalidParams, NotFound, SessionEnded, Unauthorized
 from dataproc.types import Principal
 from tests.houses import House, open_house
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    async with open_house(tmp_path, gateway_secret="gate") as house:
+async def house(database_url: str) -> AsyncIterator[House]:
+    async with open_house(database_url, gateway_secret="gate") as house:
         yield house
 
 
-def _contents(folder: Path) -> bytes:
+def _files(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in folder.iterdir())
+
+
+def _rows(connection: Connection) -> bytes:
+    return repr([connection.execute(select(table)).all() for table in metadata.sorted_tables]).encode()
 
 
 class TestKeys:
@@ -37,11 +43,11 @@ class TestKeys:
         assert await house.keys.list() == [found]
         assert made.secret not in repr(made)
 
-    async def test_no_secret_and_no_token_is_in_the_file(self, house: House, tmp_path: Path) -> None:
+    async def test_no_secret_and_no_token_is_in_it(self, house: House, tmp_path: Path) -> None:
         """Only digests are kept: who reads the database can call nothing."""
         made = await house.keys.create("a")
         opened = await house.sessions.open(await house.caller(made))
-        kept = await asyncio.to_thread(_contents, tmp_path)
+        kept = await house.database.read(_rows) + await asyncio.to_thread(_files, tmp_path)
         assert made.apikey.encode() in kept
         assert made.secret.encode() not in kept
         assert opened.access_token.encode() not in kept
@@ -186,8 +192,8 @@ class TestRevocation:
     """A key that is taken back."""
 
     @pytest.fixture
-    async def other(self, tmp_path: Path) -> AsyncIterator[House]:
-        async with open_house(tmp_path) as house:
+    async def other(self, database_url: str) -> AsyncIterator[House]:
+        async with open_house(database_url) as house:
             yield house
 
     async def test_here_it_is_seen_at_once(self, house: House) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from pathlib import Path
 
 from sqlalchemy import select
 
@@ -38,16 +37,15 @@ asyncio.run(main())
 """
 
 
-def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
+def test_what_was_acknowledged_survives_a_kill(database_url: str) -> None:
     """A process that is killed between a write and a commit loses no write that its caller was told of."""
-    url = f"sqlite:///{tmp_path}/x.db"
-    process = subprocess.Popen([sys.executable, "-c", WRITER, url], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", WRITER, database_url], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     with process, process.stdout:
         acknowledged = [process.stdout.readline().strip() for _ in range(200)]
         process.kill()
         acknowledged += [line.strip() for line in process.stdout if line.endswith("\n")]
-    assert set(acknowledged) <= asyncio.run(_kept(url))
+    assert set(acknowledged) <= asyncio.run(_kept(database_url))
 
 
 async def _kept(url: str) -> set[str]:

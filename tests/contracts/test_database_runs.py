@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,14 +27,27 @@ def a_run(**chosen: object) -> Run:
     return Run(**{**known, "created_at": datetime(2026, 1, 1, tzinfo=UTC), "submitted": True, **chosen})  # type: ignore[arg-type]
 
 
-@pytest.fixture
-async def servers(tmp_path: Path) -> AsyncIterator[tuple[Database, Database]]:
-    """Two servers' views of one database."""
+@asynccontextmanager
+async def two_servers(url: str) -> AsyncIterator[tuple[Database, Database]]:
     clock = ManualClock()
-    one, two = [await Database.open(f"sqlite:///{tmp_path}/x.db", clock) for _ in range(2)]
+    one, two = [await Database.open(url, clock) for _ in range(2)]
     yield one, two
     await one.close()
     await two.close()
+
+
+@pytest.fixture
+async def servers(database_url: str) -> AsyncIterator[tuple[Database, Database]]:
+    """Two servers' views of one database."""
+    async with two_servers(database_url) as servers:
+        yield servers
+
+
+@pytest.fixture
+async def on_a_file(tmp_path: Path) -> AsyncIterator[tuple[Database, Database]]:
+    """The same on SQLite."""
+    async with two_servers(f"sqlite:///{tmp_path}/x.db") as servers:
+        yield servers
 
 
 async def test_a_key_is_claimed_once_by_all_servers(servers: tuple[Database, Database]) -> None:
@@ -87,9 +101,9 @@ async def test_runs_of_a_dead_server_are_taken_up_once(servers: tuple[Database, 
     assert await Nodes(servers[1]).dead({"one"}, 30) == {"one"}
 
 
-async def test_a_full_disk_loses_no_record(servers: tuple[Database, Database]) -> None:
+async def test_a_full_disk_loses_no_record(on_a_file: tuple[Database, Database]) -> None:
     """A record that cannot be written is refused; one that nobody waits for is written when there is room again."""
-    database = servers[0]
+    database = on_a_file[0]
     store = RunStore(database)
 
     async def bound(pages: str) -> None:
@@ -107,7 +121,7 @@ async def test_a_full_disk_loses_no_record(servers: tuple[Database, Database]) -
     async with asyncio.timeout(30):
         while True:
             try:
-                assert await RunStore(servers[1]).get(late.id) == late
+                assert await RunStore(on_a_file[1]).get(late.id) == late
                 break
             except NotFound:
                 await asyncio.sleep(0)

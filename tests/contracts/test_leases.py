@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -45,6 +44,17 @@ class LeasesContract:
         self.clock.advance(10.1)
         assert (await taken(there)).fence == 2
         assert isinstance(await here.take(SESSION), Elsewhere)
+
+    async def test_what_the_files_are_now(self) -> None:
+        """The current revision is told to anybody, without a lease; a session without files has none."""
+        here, there = self.node("here"), self.node("there")
+        assert await there.revision(SESSION) is None
+        first = await taken(here)
+        assert await there.revision(SESSION) is None
+        assert await here.commit(SESSION, first.fence, "1-1")
+        assert await there.revision(SESSION) == "1-1"
+        await here.drop(SESSION)
+        assert await there.revision(SESSION) is None
 
     async def test_who_has_it_goes_on(self) -> None:
         """Taking again, and renewing, keep the number and move the end."""
@@ -127,9 +137,9 @@ class TestDatabaseLeases(LeasesContract):
     """Rows of a database."""
 
     @pytest.fixture(autouse=True)
-    async def _ledger(self, tmp_path: Path) -> AsyncIterator[None]:
+    async def _ledger(self, database_url: str) -> AsyncIterator[None]:
         self.clock = ManualClock()
-        self.database = await Database.open(f"sqlite:///{tmp_path}/x.db", self.clock)
+        self.database = await Database.open(database_url, self.clock)
         yield
         await self.database.close()
 

@@ -16,8 +16,8 @@ MINUTE = 60.0
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    async with open_house(tmp_path) as made:
+async def house(database_url: str) -> AsyncIterator[House]:
+    async with open_house(database_url) as made:
         yield made
 
 

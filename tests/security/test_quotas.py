@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
-from tests.security.conftest import serving
+from tests.security.conftest import RpcError, serving
 
 MiB = 2**20
 BYTES, FILES = 8 * MiB, 100
@@ -102,3 +106,39 @@ def test_the_quota_of_a_key(own_server):
     assert (error.code, error.data["quota"], error.data["used"]) == (-32009, "key_bytes", BYTES + MiB)
     assert one.exec("glutton.clear") is True
     assert other.exec("glutton.write", size=2 * MiB) == 2 * MiB
+
+
+def test_many_sessions_are_no_way_round_the_quota_of_a_key(own_server, restart, until):
+    """Sessions that are each far below their quota are held to the key's together: at once, one by one, restarted."""
+    server = own_server("glutton", KEY_BYTES=BYTES, SESSION_BYTES=BYTES)
+    sessions = [server.open_session() for _ in range(8)]
+    with ThreadPoolExecutor(len(sessions)) as threads:
+        answers = list(threads.map(lambda session: _written(session, 2 * MiB), sessions))
+    assert answers.count(None) <= 4
+    assert set(answers) == {None, "key_bytes"}
+    assert _written(server.open_session(), MiB) == "key_bytes"
+    until(lambda: _noted(server) > BYTES)  # a kill loses the last second
+    server.process.kill()
+    server.stop()
+    again = restart(server)
+    fresh = again.open_session()
+    assert _written(fresh, MiB) == "key_bytes"
+    url, who = f"{again.url}/api/v1/dataproc/files/big", {"Xdata-Session-Token": fresh.token}
+    assert again.http.put(url, content=bytes(MiB), headers=who).status_code == 507
+    for session in sessions:
+        assert replace(session, server=again).exec("glutton.clear") is True
+    assert _written(fresh, MiB, "more") is None
+
+
+def _noted(server):
+    with closing(sqlite3.connect(f"file:{server.storage}/dataproc.db?mode=ro", uri=True)) as database:
+        return database.execute("SELECT coalesce(sum(bytes), 0) FROM session_usage").fetchone()[0]
+
+
+def _written(session, size, path="big"):
+    """The quota that a run is refused by; None where it may write so much."""
+    try:
+        session.exec("glutton.write", size=size, path=path)
+    except RpcError as error:
+        return error.data.get("quota", error.code)
+    return None
