@@ -178,11 +178,11 @@ class Executor:
         return await self._leased(live, demand, tree)
 
     async def _leased(self, live: UnderWay, demand: Demand, tree: Tree) -> Outcome:
-        try:
-            worker = await self.pool.lease(demand, lambda: self._folders(live.call, live.entry, tree))
-        except ExecCrashed as error:
-            return Crashed(reason=error.message)
         async with await self.workspaces.observe(live.call.session, live.call.principal.key, tree) as seen:
+            try:
+                worker = await self.pool.lease(demand, lambda: self._folders(live.call, live.entry, tree))
+            except ExecCrashed as error:
+                return Crashed(reason=error.message)
             try:
                 outcome = await self._on_worker(worker, live)
             finally:

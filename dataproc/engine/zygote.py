@@ -24,6 +24,7 @@ from dataproc.engine import syscalls as sys_
 from dataproc.engine.confine import Walls
 
 CONTROL = 3
+PATIENCE = 2  # milliseconds without a word of the server until a spare is forked
 CAT = next((path for path in ("/bin/cat", "/usr/bin/cat") if os.path.exists(path)), "cat")
 
 
@@ -85,7 +86,7 @@ class Zygote:
     def _patience(self) -> int | None:
         """Spares are made when nothing else is asked for."""
         spares = sum(fork.worker is None for fork in self.forks.values())
-        return 5 if self.preload and self.code.module and spares < self.spares else None
+        return PATIENCE if self.preload and self.code.module and spares < self.spares else None
 
     def answer(self, message: dict[str, Any], descriptors: list[int]) -> None:
         """Do what the server asks. Whatever goes wrong, the descriptors are closed and the server is told."""
