@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import IntegrityError
 
 from dataproc.database import statements
@@ -34,6 +34,8 @@ class Extending:
 
         Raises InvalidParams where its longest life allows no more, QuotaExceeded where it was extended often enough.
         """
+        # else two servers that extend it at once count one extension
+        connection.execute(select(sessions.c.id).where(sessions.c.id == self.session_id).with_for_update())
         session = statements.find_session(connection, self.session_id)
         if session is None:
             raise NotFound("no such session")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 
-from dataproc.errors import InvalidParams, NotFound, Overloaded, SessionEnded
+from dataproc.database.records import Session
+from dataproc.database.statements import find_session
+from dataproc.errors import InvalidParams, NotFound, Overloaded, QuotaExceeded, SessionEnded
 from dataproc.types import Principal
 from tests.houses import House, open_house
 
@@ -378,3 +381,20 @@ class TestEnding:
         for _ in range(2):
             house.sessions.leave(opened.session.id)
         assert house.sessions.running(opened.session.id) == 0
+
+
+async def test_two_servers_extend_at_once_within_the_limit(database_url: str) -> None:
+    """Of two extensions in one moment, at two servers, both are counted: no more succeed than are allowed."""
+    async with (
+        open_house(database_url, max_extensions=1, default_expires_in=100) as one,
+        open_house(database_url, one.clock, max_extensions=1) as two,
+    ):
+        principal, _ = await one.opened()
+        for _ in range(20):
+            session = (await one.sessions.open(principal)).session
+            asked = one.sessions.extend(session, 1000), two.sessions.extend(session, 2000)
+            done = await asyncio.gather(*asked, return_exceptions=True)
+            assert {type(each) for each in done} <= {Session, QuotaExceeded}
+            kept = await one.database.read(partial(find_session, session_id=session.id))
+            assert kept is not None
+            assert kept.extensions == 1

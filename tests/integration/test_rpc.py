@@ -174,6 +174,7 @@ async def test_an_unknown_method_points_to_discover(client: httpx.AsyncClient, p
         ({"module": "plain", "method": "echo", "timeout": 1e9}, {"timeout": "less_than_equal"}),
         ({"module": "plain", "method": "echo", "close": "yes"}, {"close": "bool_type"}),
         ({"module": "plain", "method": "echo", "idempotency_key": ""}, {"idempotency_key": "string_too_short"}),
+        ({"module": "plain", "method": "echo", "idempotency_key": "a\0"}, {"idempotency_key": "value_error"}),
         ({"module": "plain", "method": "echo", "cancel_on_disconnect": 1}, {"cancel_on_disconnect": "bool_type"}),
         (["plain"], {"method": "missing"}),
         (["plain", "echo", {}, {}, {}, "token", 5], {6: "extra_forbidden"}),
