@@ -1,47 +1,50 @@
-"""Application folders on object storage: plain names, uploaded file by file; the last writer of a file wins."""
+"""Application folders on object storage: plain names, uploaded file by file; the last writer of a file wins.
+
+What other nodes put is looked for when runs begin, and taken over while no run of this node is at work in the folder:
+a file that is open for writing must not lose its name.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import stat
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
+import structlog
+
+from dataproc.clock import Clock
+from dataproc.errors import DataprocError
+from dataproc.storage.application import Application, Staged, index_of, staged, survey, take_over
 from dataproc.storage.backend import on_disk
 from dataproc.storage.fetching import fetch_all
-from dataproc.storage.folders import Folders, Tree
-from dataproc.storage.index import Index, KeptFile, KeptFolder, Signature, scan, signature
+from dataproc.storage.folders import Folders
+from dataproc.storage.index import Signature
 from dataproc.storage.keeping import put
 from dataproc.storage.objects import Objects
-from dataproc.storage.paths import opened_folder
 from dataproc.storage.publishing import remove
 from dataproc.storage.together import alone, together
 
+FRESH = 5.0  # seconds after a look within which there is no other
+STALE = 60.0  # seconds after which a run waits for the look ...
+PATIENCE = 2.0  # ... for so long
 
-@dataclass(eq=False)
-class _Application:
-    """A folder that is here. seen: each file as it was when it was fetched or kept."""
-
-    folder: Path
-    seen: dict[str, Signature] = field(default_factory=dict)
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    @property
-    def tree(self) -> Tree:
-        return Tree(self.folder, self.folder, self.folder)
+Named = tuple[str, str]  # key and module
+_log = structlog.get_logger("dataproc.storage")
 
 
 class Applications:
     """The application folders that were used on this node since its start."""
 
-    def __init__(self, objects: Objects, folders: Folders) -> None:
-        self._objects = objects
-        self._folders = folders
-        self._here: dict[tuple[str, str], asyncio.Task[_Application]] = {}
+    def __init__(self, objects: Objects, folders: Folders, clock: Clock) -> None:
+        self._objects, self._folders, self._clock = objects, folders, clock
+        self._here: dict[Named, asyncio.Task[Application]] = {}
+        self._users: Counter[Named] = Counter()
+        self._waiting: Counter[Named] = Counter()
+        self._taking: set[Named] = set()
+        self._looks: dict[Named, asyncio.Task[None]] = {}
+        self._staged: dict[Named, Staged] = {}
 
     async def bring(self, key: str, module: str) -> Path:
         """The folder, with what other nodes have put into it before its first use here."""
@@ -50,66 +53,129 @@ class Applications:
             task = self._here[key, module] = asyncio.create_task(self._fetched(key, module))
         return (await asyncio.shield(task)).folder
 
-    def looker(self, named: tuple[str, str] | None) -> Callable[[], _Application | None]:
-        """What looks, in a thread, whether a folder was changed: the one that is to be kept, or None."""
-        task = None if named is None else self._here.get(named)
-        if task is None or not task.done() or task.cancelled() or task.exception() is not None:
-            return lambda: None
-        application = task.result()
-        return lambda: application if any(_survey(application)) else None
+    def enter(self, named: Named) -> Awaitable[object] | None:
+        """A run that may use the folder begins, when what is returned is done."""
+        self._users[named] += 1
+        application = self._of(named)
+        if application is None:
+            return None
+        look, age = self._looks.get(named), self._clock.monotonic() - application.looked
+        if look is None and age >= FRESH:
+            look = self._begin(named, self._look(named, application))
+            if age >= STALE:
+                return self._waited(named, look)
+        return self._waited(named, look) if look is not None and named in self._taking else None
 
-    async def keep(self, application: _Application) -> None:
+    def leave(self, named: Named) -> None:
+        """It has ended."""
+        self._users[named] -= 1
+        if self._users[named]:
+            return
+        del self._users[named]
+        application = self._of(named)
+        if application is not None and named in self._staged and named not in self._looks:
+            self._begin(named, self._take_over(named, application))
+
+    def looker(self, named: Named | None) -> Callable[[], Application | None]:
+        """What looks, in a thread, whether a folder was changed: the one that is to be kept, or None."""
+        application = None if named is None else self._of(named)
+        if application is None:
+            return lambda: None
+        return lambda: application if any(survey(application)) else None
+
+    async def keep(self, application: Application) -> None:
         """Put what was changed in the folder. Raises StorageUnavailable."""
         async with application.lock:
             await self._kept(application)
 
-    async def _fetched(self, key: str, module: str) -> _Application:
+    async def close(self) -> None:
+        """Look no more."""
+        for look in list(self._looks.values()):
+            look.cancel()
+        if self._looks:
+            await asyncio.wait(set(self._looks.values()))
+
+    def _of(self, named: Named) -> Application | None:
+        task = self._here.get(named)
+        gone = task is None or not task.done() or task.cancelled() or task.exception() is not None
+        return None if gone or task is None else task.result()
+
+    async def _fetched(self, key: str, module: str) -> Application:
         folder = await on_disk(self._folders.application, key, module)
-        application, top = _Application(folder), f"applications/{key}/"
-        listed = await alone(self._objects.threads, self._objects.keys, f"{top}{module}")
-        index = await asyncio.to_thread(_index, listed, len(top))
-        application.seen = await fetch_all(self._objects, application.tree, index, self._folders.worker_uid)
+        application = Application(folder, looked=self._clock.monotonic())
+        listed = await self._listed(application)
+        index = await asyncio.to_thread(index_of, listed, len(application.prefix))
+        owner = self._folders.worker_uid
+        application.seen = await fetch_all(self._objects, application.tree, index, owner)
+        application.versions = {path: listed[application.prefix + path][1] for path in application.seen}
         return application
 
-    async def _kept(self, application: _Application) -> None:
-        changed, gone = await on_disk(_survey, application)
-        key = application.folder.parent.name
-        puts = (partial(self._put, key, application, names) for names in changed)
-        for path, seen in await together(self._objects.threads, puts):
-            if seen is not None:
-                application.seen[path] = seen
+    async def _listed(self, application: Application) -> dict[str, tuple[int, str]]:
+        place = f"{application.prefix}{application.folder.name}"
+        return await alone(self._objects.threads, self._objects.keys, place)
+
+    # ------------------------------------------------------------------------------------------------- from others
+
+    def _begin(self, named: Named, work: Awaitable[None]) -> asyncio.Task[None]:
+        async def logged() -> None:
+            try:
+                await work
+            except (DataprocError, OSError) as error:
+                _log.warning("storage.application_not_looked_at", module=named[1], reason=str(error))
+            finally:
+                del self._looks[named]
+
+        self._looks[named] = task = asyncio.create_task(logged())
+        return task
+
+    async def _waited(self, named: Named, look: asyncio.Task[None]) -> None:
+        """A run that waits is not at work yet."""
+        self._waiting[named] += 1
+        try:
+            await asyncio.wait([look], timeout=PATIENCE)
+            if named in self._taking:
+                await asyncio.wait([look])
+        finally:
+            self._waiting[named] -= 1
+
+    async def _look(self, named: Named, application: Application) -> None:
+        application.looked = self._clock.monotonic()
+        if named not in self._staged:
+            before = dict(application.versions)
+            listed = await self._listed(application)
+            found = await staged(application, before, listed, self._objects, self._folders.worker_uid)
+            if found is None:
+                return
+            self._staged[named] = found
+        await self._take_over(named, application)
+
+    async def _take_over(self, named: Named, application: Application) -> None:
+        """Take what is staged into the folder, if nobody is at work in it: else who ends last does."""
+        async with application.lock:
+            if self._users[named] > self._waiting[named]:
+                return
+            self._taking.add(named)
+            try:
+                found = self._staged.pop(named)
+                await on_disk(take_over, application, found, self._folders.worker_uid)
+            finally:
+                self._taking.discard(named)
+
+    # --------------------------------------------------------------------------------------------------- to others
+
+    async def _kept(self, application: Application) -> None:
+        changed, gone = await on_disk(survey, application)
+        puts = (partial(self._put, application, names) for names in changed)
+        for path, found in await together(self._objects.threads, puts):
+            if found is not None:
+                application.seen[path], application.versions[path] = found
         if gone:
-            await remove(self._objects, [f"applications/{key}/{path}" for path in gone])
+            await remove(self._objects, [application.prefix + path for path in gone])
             for path in gone:
                 del application.seen[path]
+                application.versions.pop(path, None)
 
-    def _put(self, key: str, application: _Application, names: tuple[str, ...]) -> tuple[str, Signature | None]:
+    def _put(self, application: Application, names: tuple[str, ...]) -> tuple[str, tuple[Signature, str] | None]:
         path = "/".join(names)
-        found = put(self._objects, application.tree, names, f"applications/{key}/{path}", self._folders.worker_uid)
-        return path, None if found is None else found[1]
-
-
-def _index(listed: dict[str, tuple[int, str]], cut: int) -> Index:
-    """What the listed objects are as files of a folder."""
-    index, now = Index(), time.time_ns()
-    for key, (size, _) in sorted(listed.items()):
-        path = key[cut:]
-        above = path.split("/")[1:-1]
-        for depth in range(1, len(above) + 1):
-            folder = "/".join(path.split("/")[: depth + 1])
-            index.entries.setdefault(folder, KeptFolder(0o700))
-        index.entries[path] = KeptFile(key, size, 0o600, now)
-    return index
-
-
-def _survey(application: _Application) -> tuple[list[tuple[str, ...]], set[str]]:
-    """The files that have to be put, and the paths of those that were there and are gone."""
-    changed, there = [], set()
-    with opened_folder(application.folder.parent) as top:
-        for names, found, _ in scan(top, (application.folder.name,)):
-            path = "/".join(names)
-            if stat.S_ISREG(found.st_mode) and path.isprintable() and len(os.fsencode(path)) < 700:
-                there.add(path)
-                if application.seen.get(path) != signature(found):
-                    changed.append(names)
-    return changed, application.seen.keys() - there
+        found = put(self._objects, application.tree, names, application.prefix + path, self._folders.worker_uid)
+        return path, None if found is None else (found[1], found[2])

@@ -36,11 +36,14 @@ class Backend(Protocol):
         """What to do before a session's folders are taken away from this node, though the session lives on."""
         ...
 
-    def enter(self, session_id: str, tree: Tree) -> None:
-        """Somebody begins to work in the folders; `leave` follows."""
+    def enter(self, session_id: str, tree: Tree, application: tuple[str, str] | None) -> Awaitable[object] | None:
+        """Somebody begins to work in the folders, when what is returned is done; `leave` follows in any case.
+
+        application: key and module whose folder may be used, too.
+        """
         ...
 
-    def leave(self, session_id: str, tree: Tree) -> None:
+    def leave(self, session_id: str, tree: Tree, application: tuple[str, str] | None) -> None:
         """Who entered has left."""
         ...
 
@@ -109,10 +112,10 @@ class LocalBackend:
     def on_left(self, act: Callable[[str], Awaitable[None]]) -> None:
         """They are never taken away."""
 
-    def enter(self, session_id: str, tree: Tree) -> None:
+    def enter(self, session_id: str, tree: Tree, application: tuple[str, str] | None) -> None:
         """Nothing depends on it."""
 
-    def leave(self, session_id: str, tree: Tree) -> None:
+    def leave(self, session_id: str, tree: Tree, application: tuple[str, str] | None) -> None:
         """Nothing depends on it."""
 
     async def bring(self, session_id: str) -> Tree:

@@ -56,7 +56,7 @@ class CopyBackend:
         self._copies: dict[str, Copy] = {}
         self._holding = Holding(leases, clock)
         self._count = itertools.count(1)  # of all sessions: with the fence it names a revision that never was
-        self._applications = Applications(objects, folders)
+        self._applications = Applications(objects, folders, clock)
         self._earlier = Earlier(folders, clock)
         self._house = House(objects, folders, leases, clock, self._copies, self._earlier, self._lost, self._kept, most)
         self._left: Callable[[str], Awaitable[None]] | None = None
@@ -79,15 +79,18 @@ class CopyBackend:
     def on_left(self, act: Callable[[str], Awaitable[None]]) -> None:
         self._left = act
 
-    def enter(self, session_id: str, tree: Tree) -> None:
+    def enter(self, session_id: str, tree: Tree, application: tuple[str, str] | None) -> Awaitable[object] | None:
         copy = self._copies.get(session_id)
         if copy is not None and copy.tree is tree:
             copy.users += 1
+        return None if application is None else self._applications.enter(application)
 
-    def leave(self, session_id: str, tree: Tree) -> None:
+    def leave(self, session_id: str, tree: Tree, application: tuple[str, str] | None) -> None:
         copy = self._copies.get(session_id)
         if copy is not None and copy.tree is tree:
             copy.users -= 1
+        if application is not None:
+            self._applications.leave(application)
 
     # ------------------------------------------------------------------------------------------------- fetching
 
@@ -192,7 +195,8 @@ class CopyBackend:
         self._house.publish(copy)
 
     def _put(self, tree: Tree, names: tuple[str, ...], key: str) -> tuple[str, tuple[KeptFile, Signature] | None]:
-        return "/".join(names), put(self._objects, tree, names, key, self.folders.worker_uid)
+        found = put(self._objects, tree, names, key, self.folders.worker_uid)
+        return "/".join(names), None if found is None else found[:2]
 
     async def _assured(self, copy: Copy) -> None:
         """See that the lease is still ours. Raises Conflict."""
@@ -261,6 +265,7 @@ class CopyBackend:
     async def close(self) -> None:
         self._hurry.begin(0.0)
         await asyncio.gather(*(self._last_commit(copy) for copy in list(self._copies.values()) if copy.dirty))
+        await self._applications.close()
         await self._house.close()
         self._hurry.end()
 

@@ -18,8 +18,11 @@ _log = structlog.get_logger("dataproc.storage")
 
 def put(
     objects: Objects, tree: Tree, names: tuple[str, ...], key: str, owner: int | None
-) -> tuple[KeptFile, Signature] | None:
-    """Put a file; None for one that is gone, or is no file any more. Raises StorageUnavailable, OSError."""
+) -> tuple[KeptFile, Signature, str] | None:
+    """Put a file: as it is kept, as it was, and what the store says that changes with the content.
+
+    None for one that is gone, or is no file any more. Raises StorageUnavailable, OSError.
+    """
     with opened_folder(tree.files.parent) as top:
         try:
             fd = open_regular(top, names, owner)
@@ -30,33 +33,30 @@ def put(
             return None
         try:
             found = os.fstat(fd)  # before it is read: a write meanwhile makes the next commit put it again
-            return _put(objects, fd, found, key), signature(found)
+            kept, version = _put(objects, fd, found, key)
+            return kept, signature(found), version
         finally:
             os.close(fd)
 
 
-def _put(objects: Objects, fd: int, found: os.stat_result, key: str) -> KeptFile:
-    size, sha256, _ = objects.upload(key, fd, found.st_size)
-    return KeptFile(key, size, found.st_mode & 0o777, found.st_mtime_ns, sha256)
+def _put(objects: Objects, fd: int, found: os.stat_result, key: str) -> tuple[KeptFile, str]:
+    size, sha256, version = objects.upload(key, fd, found.st_size)
+    return KeptFile(key, size, found.st_mode & 0o777, found.st_mtime_ns, sha256), version
 
 
-def _put_closed(objects: Objects, top: int, names: tuple[str, ...], key: str) -> tuple[KeptFile, Signature] | None:
+def _put_closed(objects: Objects, top: int, names: tuple[str, ...], key: str) -> tuple[KeptFile, Signature, str]:
     """The same for a file that a module closed by its mode, to a server that is no root."""
     with unlocked(top, names, os.O_RDONLY) as fd:
         found, twin = os.fstat(fd), os.dup(fd)
         try:
-            kept = _put(objects, fd, found, key)
+            kept, version = _put(objects, fd, found, key)
         except BaseException:
             os.close(twin)
             raise
     try:
         after = os.fstat(twin)  # its mode is what it was
-        return replace(kept, mode=after.st_mode & 0o777), (
-            found.st_ino,
-            found.st_size,
-            found.st_mtime_ns,
-            after.st_ctime_ns,
-        )
+        seen = (found.st_ino, found.st_size, found.st_mtime_ns, after.st_ctime_ns)
+        return replace(kept, mode=after.st_mode & 0o777), seen, version
     finally:
         os.close(twin)
 

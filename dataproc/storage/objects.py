@@ -193,9 +193,8 @@ class Objects:
 
 
 def _version(info: dict[str, Any]) -> str:
-    return str(
-        info.get("ETag") or info.get("etag") or info.get("md5") or info.get("created") or info.get("mtime") or ""
-    )
+    told = info.get("ETag") or info.get("etag") or info.get("md5") or info.get("created") or info.get("mtime") or ""
+    return str(told).strip('"')
 
 
 def _remedy(cause: BaseException) -> str:

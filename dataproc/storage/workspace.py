@@ -254,7 +254,13 @@ class Checkout:
 
     async def __aenter__(self) -> Tree:
         self._tree = self._all.known(self._session_id) or await self._all.bring(self._session_id)
-        self._backend.enter(self._session_id, self._tree)
+        begins = self._backend.enter(self._session_id, self._tree, self._application)
+        if begins is not None:
+            try:
+                await begins
+            except BaseException:
+                self._backend.leave(self._session_id, self._tree, self._application)
+                raise
         return self._tree
 
     async def __aexit__(
@@ -266,7 +272,7 @@ class Checkout:
             self._all.refuse_gone(self._session_id)
             raise
         finally:
-            self._backend.leave(self._session_id, self._tree)
+            self._backend.leave(self._session_id, self._tree, self._application)
 
 
 async def _written_out(upload: Upload, chunks: AsyncIterable[bytes], *, hashed: bool) -> None:
