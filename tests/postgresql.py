@@ -33,6 +33,9 @@ _SETTINGS = {
     "shared_buffers": "16MB",
     "timezone": "America/New_York",  # where a moment that was taken for UTC would be wrong
 }
+# also where the tests are killed
+_SETPRIV = shutil.which("setpriv")
+_WITH_US: list[str] = [_SETPRIV, "--pdeathsig", "KILL"] if _SETPRIV else []
 
 
 @dataclass
@@ -62,11 +65,11 @@ class PostgreSQL:
             return cursor.fetchall() if cursor.description else []
 
     def start(self) -> None:
-        """Up, and answering."""
+        """Up, and answering. It ends with the thread that calls this."""
         settings = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [self.programs / "postgres", "-D", self.folder / "data", "-p", str(self.port), *settings],
+                [*_WITH_US, self.programs / "postgres", "-D", self.folder / "data", "-p", str(self.port), *settings],
                 stdout=log,
                 stderr=log,
                 **_plain_user(),
@@ -79,7 +82,7 @@ class PostgreSQL:
             assert time.monotonic() < end, "PostgreSQL does not answer"
 
     def kill(self) -> None:
-        """`kill -9`, of all its processes: each leads a group of its own."""
+        """`kill -9`, of all its processes."""
         assert self.process is not None
         for each in (self.process.pid, *_children(self.process.pid)):
             os.kill(each, signal.SIGKILL)

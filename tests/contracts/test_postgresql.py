@@ -244,12 +244,12 @@ class TestHardTimes:
         writing = asyncio.gather(*map(writer, range(8)))
         await eventually(_more_than(acknowledged, 50))
         database.behind(add("behind"))
-        await asyncio.to_thread(server.kill)
+        server.kill()
         with pytest.raises(StorageUnavailable, match="does not answer"):
             await database.read(names)
         await writing
         assert refused
-        await asyncio.to_thread(server.start)
+        server.start()
 
         async def all_there() -> bool:
             try:
