@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from sqlalchemy import Connection, Engine, event, text
 T = TypeVar("T")
 
 CONNECT = 5  # seconds for a new connection
+PAUSE = 1.0  # seconds after one that came to nothing in which no other is tried: a crowd would wait its turn
 PING = 5.0  # seconds for a connection that lay idle to show that it is one still
 STATEMENT = 30  # seconds that the server may work at a statement
 ANSWER = STATEMENT + 5.0  # seconds after which a server that says nothing is taken for gone
@@ -48,11 +50,19 @@ def prepare(engine: Engine, lock_timeout: float) -> None:
         "lock_timeout": round(lock_timeout * 1000),
         "idle_in_transaction_session_timeout": IDLE * 1000,
     }
+    silent_until = 0.0
     told = "; ".join(f"SET {name} = {value}" for name, value in limits.items()).encode()
 
     @event.listens_for(engine, "do_connect")
     def _connect(_dialect: object, _record: object, args: list[Any], named: dict[str, Any]) -> Bounded:
-        connection = Bounded.connect(*args, **{"connect_timeout": CONNECT, "application_name": "dataproc", **named})
+        nonlocal silent_until
+        if time.monotonic() < silent_until:
+            raise psycopg.OperationalError("the server did not answer a moment ago")
+        try:
+            connection = Bounded.connect(*args, **{"connect_timeout": CONNECT, "application_name": "dataproc", **named})
+        except psycopg.errors.ConnectionTimeout:
+            silent_until = time.monotonic() + PAUSE
+            raise
         connection.autocommit = True
         connection.execute(told)
         connection.autocommit = False
