@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
 
 from dataproc.catalogue.names import new_name
 from dataproc.database import Database
@@ -36,7 +37,10 @@ class Shares:
             )
             return db.share(connection, kind, name, key, owner) if there else None
 
-        shared = await self._database.write(share)
+        try:
+            shared = await self._database.write(share)
+        except IntegrityError:  # another server shared one of that name with the key in the same moment
+            shared = await self._database.write(share)
         if shared is None:
             raise NotFound(f"that owner has no {kind.replace('_', ' ')} {name!r}", name=name)
         if not shared:

@@ -8,13 +8,16 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import Connection, insert, select, text, update
 
+from dataproc.catalogue.shares import Shares
 from dataproc.clock import ManualClock
 from dataproc.database import Database, RunStore, UnusableDatabase
+from dataproc.database.catalogue import add_dataset
 from dataproc.database.runs import Wanted
 from dataproc.database.tables import keys
 from dataproc.errors import InvalidParams, StorageUnavailable
@@ -68,6 +71,24 @@ async def test_a_read_is_of_one_moment(database: Database) -> None:
     go_on.set()
     assert await reading == [[], []]
     assert await database.read(names) == ["a"]
+
+
+async def test_two_servers_share_one_name_at_once(database: Database) -> None:
+    """Whichever is second finds what the first has made, and says so in its own words."""
+    url = database._engine.url.render_as_string(hide_password=False)
+    other = await Database.open(url, ManualClock())
+    for number in range(20):
+        name = f"set-{number}"
+        row = {"name": name, "folder": name, "key_columns": "[]", "session_id": None, "created_at": 1}
+        for owner in ("ann", "bob"):
+            await database.write(partial(add_dataset, row={**row, "key_id": owner, "folder": f"{owner}/{name}"}))
+        asked = (
+            Shares(database).share("dataset", "ann", name, "eve"),
+            Shares(other).share("dataset", "bob", name, "eve"),
+        )
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        assert sorted(type(answer).__name__ for answer in answers) == ["Conflict", "NoneType"]
+    await other.close()
 
 
 async def test_a_deadlock_of_two_servers_costs_nobody_anything(database: Database, postgresql: PostgreSQL) -> None:
