@@ -16,6 +16,7 @@ from dataproc.access import Authenticator, Keys
 from dataproc.catalogue import Catalogue
 from dataproc.clock import Clock, SystemClock
 from dataproc.database import Database
+from dataproc.database.cancels import Cancels
 from dataproc.database.idempotency import IdempotencyKeys
 from dataproc.database.leases import DatabaseLeases
 from dataproc.database.nodes import Nodes
@@ -149,7 +150,8 @@ async def build(settings: Settings) -> System:
     workspaces.quotas.workers = lambda session: [worker.pid for worker in pool.all_of(session)]
     reaper = Reaper(sessions, runs, executor, workspaces, settings, METRICS)
     keys = IdempotencyKeys(database, settings.idempotency_retention)
-    ledger = Ledger(executor, runs, keys)
+    cancels = Cancels(database)
+    ledger = Ledger(executor, runs, keys, cancels)
     ledger.close_session = lambda session: reaper.end(session, "closed")
     return System(
         settings=settings,
@@ -166,7 +168,7 @@ async def build(settings: Settings) -> System:
         pool=pool,
         executor=executor,
         ledger=ledger,
-        recovery=Recovery(executor, ledger, runs, keys, Nodes(database)),
+        recovery=Recovery(executor, ledger, runs, keys, cancels, Nodes(database)),
         reaper=reaper,
         node=node,
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from dataproc.access.scopes import may_exec
+from dataproc.database.cancels import Cancels
 from dataproc.database.idempotency import Claim, Claimed, IdempotencyKeys
 from dataproc.database.runs import RunStore, Wanted
 from dataproc.errors import Conflict, NotFound, StorageUnavailable, raised_by_name
@@ -38,8 +39,8 @@ class Ledger:
     Run ids of others are unknown to a caller; None in the place of one is an operator, who knows all.
     """
 
-    def __init__(self, executor: Executor, runs: RunStore, keys: IdempotencyKeys) -> None:
-        self._executor, self._runs, self._keys = executor, runs, keys
+    def __init__(self, executor: Executor, runs: RunStore, keys: IdempotencyKeys, cancels: Cancels) -> None:
+        self._executor, self._runs, self._keys, self._cancels = executor, runs, keys, cancels
         self._tasks: set[asyncio.Task[None]] = set()
         self.close_session: Callable[[str], Awaitable[None]] = _keep
 
@@ -198,10 +199,13 @@ class Ledger:
         return Seen(live.as_run(), place)
 
     async def cancel(self, principal: Principal | None, run_id: str) -> None:
-        """Begin to end a run; one that has ended stays as it is. Raises NotFound; Conflict for another server's."""
+        """Begin to end a run; one that has ended stays as it is. Another server's is ended within seconds.
+
+        Raises NotFound.
+        """
         run = (await self.get(principal, run_id)).run
         if not self._executor.cancel(run_id) and not run.status.ended:
-            raise Conflict(f"the run is under way on another server ({run.node}); cancel it there")
+            await self._cancels.ask(run_id)
 
     async def log(self, principal: Principal | None, run_id: str, offset: int, limit: int) -> tuple[str, int, bool]:
         """Text of a run's output from a byte on, where to go on, and whether that is its end."""

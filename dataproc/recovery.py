@@ -7,6 +7,7 @@ import asyncio
 import structlog
 
 from dataproc.access.scopes import EXEC
+from dataproc.database.cancels import Cancels
 from dataproc.database.idempotency import IdempotencyKeys
 from dataproc.database.nodes import Nodes
 from dataproc.database.runs import RunStore
@@ -17,6 +18,7 @@ from dataproc.runs import Failed, Run, RunStatus, told_of
 from dataproc.types import Principal
 
 BEAT = 5.0  # seconds between signs of life
+HEARD = 1.0  # seconds between looks for runs that other servers were asked to cancel
 SILENCE = 30.0  # seconds after which a server that is not heard counts as dead
 UPKEEP = 600.0  # seconds between two looks for old logs and keys
 FORGOTTEN = 1000  # keys deleted in one transaction
@@ -26,8 +28,11 @@ log = structlog.get_logger(__name__)
 class Recovery:
     """Takes up what an earlier life of this server, or a dead server, left; and deletes old keys and logs."""
 
-    def __init__(self, executor: Executor, ledger: Ledger, runs: RunStore, keys: IdempotencyKeys, nodes: Nodes) -> None:
-        self._executor, self._ledger, self._runs, self._keys, self._nodes = executor, ledger, runs, keys, nodes
+    def __init__(
+        self, executor: Executor, ledger: Ledger, runs: RunStore, keys: IdempotencyKeys, cancels: Cancels, nodes: Nodes
+    ) -> None:
+        self._executor, self._ledger, self._runs = executor, ledger, runs
+        self._keys, self._cancels, self._nodes = keys, cancels, nodes
         self._loops: list[asyncio.Task[None]] = []
 
     async def start(self) -> int:
@@ -35,7 +40,7 @@ class Recovery:
         judged = await self._take_over(self._executor.node)
         for run_id, session in await self._runs.to_close(self._executor.node):
             await self._ledger.close_after(run_id, session)
-        self._loops = [asyncio.create_task(self._beat()), asyncio.create_task(self._upkeep())]
+        self._loops = [asyncio.create_task(each) for each in (self._beat(), self._listen(), self._upkeep())]
         return judged
 
     async def stop(self) -> None:
@@ -103,9 +108,20 @@ class Recovery:
             except Exception as error:
                 log.warning("take_over_failed", exc_info=error)
 
+    async def _listen(self) -> None:
+        while True:
+            await asyncio.sleep(HEARD)
+            try:
+                asked = await self._cancels.asked_of(self._executor.node)
+                if ending := [run_id for run_id in asked if self._executor.cancel(run_id)]:
+                    await self._cancels.done(ending)
+            except Exception as error:
+                log.warning("cancels_not_heard", exc_info=error)
+
     async def _upkeep(self) -> None:
         while True:
             try:
+                await self._cancels.forget()
                 while await self._keys.forget(FORGOTTEN) >= FORGOTTEN:
                     pass
                 await asyncio.to_thread(self._executor.folder.forget, self._executor.settings.log_retention)

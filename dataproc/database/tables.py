@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA = "0002"  # the newest migration; a test holds it to the folder of migrations
+SCHEMA = "0003"  # the newest migration; a test holds it to the folder of migrations
 
 metadata = MetaData(
     naming_convention={
@@ -301,6 +301,9 @@ leases = Table(
 )
 _DROPPED = text("dropped_at IS NOT NULL")
 Index("ix_leases_dropped_at", leases.c.dropped_at, sqlite_where=_DROPPED, postgresql_where=_DROPPED)
+
+# runs that are to be ended by the servers that have them
+run_cancels = Table("run_cancels", metadata, Column("run_id", String(40), primary_key=True))
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

@@ -12,6 +12,7 @@ import pytest
 
 from dataproc.clock import ManualClock
 from dataproc.database import Database, RunStore
+from dataproc.database.cancels import Cancels
 from dataproc.database.idempotency import Claim, IdempotencyKeys
 from dataproc.database.nodes import Nodes
 from dataproc.database.runs import Wanted
@@ -58,6 +59,26 @@ async def test_a_key_is_claimed_once_by_all_servers(servers: tuple[Database, Dat
     (winner,) = [run for run, known in zip(runs, found, strict=True) if known is None]
     assert {known.run for known in found if known is not None} == {winner.id}
     assert [run.id for run in await RunStore(servers[1]).page(Wanted(key="k"), 100)] == [winner.id]
+
+
+async def test_a_cancel_is_asked_of_the_server_that_has_the_run(servers: tuple[Database, Database]) -> None:
+    """Asked by any server, once or twice, also after another took the run over; what nobody can do is taken back."""
+    cancels, runs = [Cancels(each) for each in servers], RunStore(servers[0])
+    mine, theirs = a_run(), a_run(node="two")
+    for run in (mine, theirs):
+        await runs.record(run)
+        await asyncio.gather(*(each.ask(run.id) for each in cancels))
+    assert await cancels[0].asked_of("one") == [mine.id]
+    await cancels[0].done([mine.id])
+    assert await cancels[0].asked_of("one") == []
+    adopted = await runs.adopt(theirs, "one", 1)
+    assert adopted is not None
+    assert await cancels[0].asked_of("one") == [theirs.id]
+    await cancels[0].forget()
+    assert await cancels[0].asked_of("one") == [theirs.id]
+    await runs.interrupt([adopted])
+    await cancels[0].forget()
+    assert await cancels[0].asked_of("one") == []
 
 
 async def test_a_key_lives_for_its_time(servers: tuple[Database, Database]) -> None:

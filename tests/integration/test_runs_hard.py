@@ -7,11 +7,12 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from typing import Any
 
 import pytest
 
 from tests.integration.test_runs import appears, ended, parsed, rpc, submit, token
-from tests.security.conftest import Server, Session, restart, serving  # noqa: F401 - a fixture
+from tests.security.conftest import Server, Session, restart, serving, until  # noqa: F401 - a fixture
 from tests.soak import soak
 
 
@@ -63,3 +64,24 @@ def test_a_stop_leaves_what_waits_for_the_next_start(restart: Callable[[Server],
         assert ended(fresh, running)["status"] == "interrupted"
         assert ended(fresh, queued)["status"] == "completed"
         assert (fresh.files / "b").read_text() == "run\n"
+
+
+def test_a_run_is_cancelled_by_way_of_another_server(
+    restart: Callable[[Server], Server],  # noqa: F811
+    until: Callable[..., Any],  # noqa: F811
+) -> None:
+    """Whichever server is asked, the one that has the run ends it; one that waits for its turn, too."""
+    with serving(None, ["worker"], SANDBOX="auto", CONCURRENT_RUNS=1) as server:
+        session = server.open_session()
+        elsewhere = Session(restart(server), session.token, session.id)
+        running = submit(session, "worker.until", name="a")
+        appears(session, "a.started")
+        queued = submit(session, "worker.once", name="b")
+        assert rpc(elsewhere, "cancel_run", run_id=queued) is True
+        assert ended(elsewhere, queued)["status"] == "cancelled"
+        assert rpc(elsewhere, "cancel_run", run_id=running) is True
+        assert rpc(elsewhere, "cancel_run", run_id=running) is True
+        assert ended(session, running)["status"] == "cancelled"
+        assert not (session.files / "b").exists()
+        with closing(sqlite3.connect(server.storage / "dataproc.db")) as database:
+            until(lambda: database.execute("SELECT count(*) FROM run_cancels").fetchone() == (0,))
