@@ -177,5 +177,6 @@ class Applications:
 
     def _put(self, application: Application, names: tuple[str, ...]) -> tuple[str, tuple[Signature, str] | None]:
         path = "/".join(names)
-        found = put(self._objects, application.tree, names, application.prefix + path, self._folders.worker_uid)
-        return path, None if found is None else (found[1], found[2])
+        key = application.prefix + path
+        found = put(self._objects, application.tree, names, key, self._folders.worker_uid)
+        return path, None if found is None else (found[1], found[2] or self._objects.version(key))

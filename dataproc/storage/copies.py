@@ -120,11 +120,14 @@ class CopyBackend:
         return Copy(session_id, tree, lease, index, seen, published, orphans=lease.fence > 1)
 
     async def _index(self, session_id: str, revision: str) -> Index:
-        data = await alone(self._objects.threads, self._objects.read, index_key(session_id, revision))
-        try:
+        def read(revision: str) -> bytes:
+            data = self._objects.read(index_key(session_id, revision))
             if data is None:
-                raise ValueError
-            return await asyncio.to_thread(Index.loads, data)
+                raise ValueError("no index")
+            return data
+
+        try:
+            return await alone(self._objects.threads, lambda: Index.loads(read(revision), read))
         except (ValueError, KeyError, TypeError) as error:
             raise StorageUnavailable("the store's index of the session cannot be read", reason="index") from error
 
@@ -166,7 +169,7 @@ class CopyBackend:
         try:
             found = await on_disk(survey, copy.tree, copy.index, copy.seen, touched)
             await self._assured(copy)
-            if found.changed or (found.entries is not copy.index.entries and found.entries != copy.index.entries):
+            if found.paths:
                 await self._stored(copy, found)
         except BaseException as error:
             copy.failures += isinstance(error, StorageUnavailable)
@@ -185,13 +188,13 @@ class CopyBackend:
         for path, kept in await together(self._objects.threads, puts):
             if kept is not None:
                 found.entries[path], found.seen[path] = kept
-        index = Index(revision, found.entries)
-        data = await asyncio.to_thread(index.dumps)
+        index = copy.index.followed(revision, found.entries, found.paths)
+        data, size = await asyncio.to_thread(lambda: (index.dumps(), index.size))
         await alone(self._objects.threads, self._objects.write, index_key(copy.session, revision), data)
         if not await self._leases.commit(copy.session, copy.lease.fence, revision):
             await self._lost(copy)
             raise _conflict()
-        copy.supersede(index, found.seen)
+        copy.supersede(index, found.seen, found.paths, size)
         self._house.publish(copy)
 
     def _put(self, tree: Tree, names: tuple[str, ...], key: str) -> tuple[str, tuple[KeptFile, Signature] | None]:

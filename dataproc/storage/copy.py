@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field, replace
 
 from dataproc.storage.folders import Tree, session_place
-from dataproc.storage.index import Index, Signature
+from dataproc.storage.index import Index, KeptFile, Signature
 from dataproc.storage.touches import Names, Touches
 from dataproc.storage.watch import Watch
 from dataproc.types import Lease
@@ -46,13 +46,20 @@ class Copy:
     def __post_init__(self) -> None:
         self.size = self.index.size
 
-    def supersede(self, index: Index, seen: dict[str, Signature]) -> None:
-        """A commit has succeeded."""
-        names = index.keys() | {index_key(self.session, index.revision)}
-        before = {index_key(self.session, self.index.revision)} if self.index.revision else set[str]()
-        self.stale |= (self.index.keys() | before | self.failed) - names
+    def supersede(self, index: Index, seen: dict[str, Signature], changed: set[str], size: int) -> None:
+        """A commit has succeeded; it differs from the one before at the paths `changed`."""
+        before = {kept.key for path in changed if isinstance(kept := self.index.entries.get(path), KeptFile)}
+        needed = {kept.key for path in changed if isinstance(kept := index.entries.get(path), KeptFile)}
+        self.stale |= (before | self._indices(self.index) | self.failed) - needed - self._indices(index)
         self.failed = set()
-        self.index, self.seen, self.size, self.dirty = index, seen, index.size, False
+        self.index, self.seen, self.size, self.dirty = index, seen, size, False
+
+    def _indices(self, index: Index) -> set[str]:
+        return {index_key(self.session, revision) for revision in (index.revision, index.base) if revision}
+
+    def needed(self, index: Index) -> set[str]:
+        """All objects that an index stands on, and is told by."""
+        return index.keys() | self._indices(index)
 
     def renewed(self, until: float) -> None:
         """The lease goes on."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from dataproc.storage.folders import RUNS
 from dataproc.storage.paths import MAX_PATH, opened_beneath
@@ -49,14 +49,26 @@ class KeptLink:
 
 Kept = KeptFile | KeptFolder | KeptLink
 _KINDS: dict[str, type[Kept]] = {"file": KeptFile, "folder": KeptFolder, "link": KeptLink}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
+WHOLE = 1000  # entries; an index of fewer is always told whole
+SHARE = 4  # times the paths that have changed since the last one that was told whole may be in all
+
+
+def _never(revision: str) -> bytes:
+    raise ValueError(f"the index of {revision} is not whole")
 
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """All that a session keeps, by path (`files/a/b.csv`). revision: its name, empty before the first commit."""
+    """All that a session keeps, by path (`files/a/b.csv`). revision: its name, empty before the first commit.
+
+    base: the revision whose index is told whole. since: paths at which this one differs from it, and is told by.
+    """
 
     revision: str = ""
     entries: dict[str, Kept] = field(default_factory=dict)
+    base: str = ""
+    since: frozenset[str] = frozenset()
 
     @property
     def size(self) -> int:
@@ -67,21 +79,43 @@ class Index:
         """The objects it stands on."""
         return {kept.key for kept in self.entries.values() if isinstance(kept, KeptFile)}
 
+    def followed(self, revision: str, entries: dict[str, Kept], changed: set[str]) -> Index:
+        """The next one, which differs at the paths `changed`; it is told whole where that is little more."""
+        since = self.since | changed
+        if not self.base or len(entries) < WHOLE or len(since) * SHARE > len(entries):
+            return Index(revision, entries, revision)
+        return Index(revision, entries, self.base, since)
+
     def dumps(self) -> bytes:
         """As JSON; names that are no UTF-8 survive it."""
-        names = {kind: name for name, kind in _KINDS.items()}
-        entries = {
-            path: {"kind": names[type(kept)], **{slot: getattr(kept, slot) for slot in kept.__slots__}}
-            for path, kept in self.entries.items()
-        }
-        return json.dumps({"revision": self.revision, "entries": entries}).encode()
+        if self.base in ("", self.revision):
+            entries = {path: _told(kept) for path, kept in self.entries.items()}
+            return json.dumps({"revision": self.revision, "entries": entries}).encode()
+        changed = {path: _told(self.entries[path]) for path in self.since if path in self.entries}
+        gone = [path for path in self.since if path not in self.entries]
+        told = {"revision": self.revision, "base": self.base, "changed": changed, "gone": gone}
+        return json.dumps(told).encode()
 
     @classmethod
-    def loads(cls, data: bytes) -> Index:
-        """From its JSON. Raises ValueError, KeyError, TypeError for what is none."""
+    def loads(cls, data: bytes, whole: Callable[[str], bytes] = _never) -> Index:
+        """From its JSON. whole: what has the JSON of another revision. Raises ValueError, KeyError, TypeError."""
         read = json.loads(data)
-        entries = {path: _KINDS[kept.pop("kind")](**kept) for path, kept in read["entries"].items()}
-        return cls(read["revision"], entries)
+        if "base" not in read:
+            return cls(read["revision"], _entries(read["entries"]), read["revision"])
+        entries = cls.loads(whole(read["base"])).entries
+        since = frozenset(read["changed"]) | frozenset(read["gone"])
+        for path in since:
+            entries.pop(path, None)
+        entries.update(_entries(read["changed"]))
+        return cls(read["revision"], entries, read["base"], since)
+
+
+def _told(kept: Kept) -> dict[str, object]:
+    return {"kind": _NAMES[type(kept)], **{slot: getattr(kept, slot) for slot in kept.__slots__}}
+
+
+def _entries(read: dict[str, dict[str, Any]]) -> dict[str, Kept]:
+    return {path: _KINDS[kept.pop("kind")](**kept) for path, kept in read.items()}
 
 
 def signature(found: os.stat_result) -> Signature:

@@ -19,7 +19,7 @@ _log = structlog.get_logger("dataproc.storage")
 def put(
     objects: Objects, tree: Tree, names: tuple[str, ...], key: str, owner: int | None
 ) -> tuple[KeptFile, Signature, str] | None:
-    """Put a file: as it is kept, as it was, and what the store says that changes with the content.
+    """Put a file: as it is kept, as it was, and its version if the store tells that at once.
 
     None for one that is gone, or is no file any more. Raises StorageUnavailable, OSError.
     """

@@ -7,13 +7,13 @@ copying after it lost the session, can spoil nothing but this.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 
 import structlog
 
 from dataproc.errors import StorageUnavailable
-from dataproc.storage.copy import Copy, index_key, revisions_of
+from dataproc.storage.copy import Copy, revisions_of
 from dataproc.storage.folders import session_place
 from dataproc.storage.index import KEPT, Index, KeptFile
 from dataproc.storage.leases import Leases
@@ -60,16 +60,25 @@ async def remove(objects: Objects, keys: Iterable[str]) -> None:
 async def _copied(copy: Copy, target: Index, objects: Objects) -> None:
     place = session_place(copy.session)
     before = copy.published
-    wanted = {f"{place}/{path}": kept for path, kept in _nameable(target, place)}
+    changed, gone = await asyncio.to_thread(_differences, target, before, place)
     if before is None:  # whoever copied last was interrupted: what the names hold by now is not known
         there = [key for folder in KEPT for key in await alone(objects.threads, objects.keys, f"{place}/{folder}")]
-        changed = wanted
-    else:
-        held = {f"{place}/{path}": kept.key for path, kept in _nameable(before, place)}
-        changed = {name: kept for name, kept in wanted.items() if held.get(name) != kept.key}
-        there = list(held)
+        gone = [name for name in there if name not in changed]
     await together(objects.threads, (partial(_copy, objects, kept, name) for name, kept in changed.items()))
-    await remove(objects, [name for name in there if name not in wanted])
+    await remove(objects, gone)
+
+
+def _differences(target: Index, before: Index | None, place: str) -> tuple[dict[str, KeptFile], list[str]]:
+    """What is to be copied, by its plain name, and the names that are to go."""
+    paths: Iterable[str] = target.entries
+    held: dict[str, KeptFile] = {}
+    if before is not None:
+        some = before.base == target.base
+        paths = before.since | target.since if some else before.entries.keys() | target.entries.keys()
+        held = dict(_nameable(before, place, paths))
+    wanted = dict(_nameable(target, place, paths))
+    changed = {name: kept for name, kept in wanted.items() if name not in held or held[name].key != kept.key}
+    return changed, [name for name in held if name not in wanted]
 
 
 def _copy(objects: Objects, kept: KeptFile, name: str) -> None:
@@ -82,22 +91,25 @@ def _copy(objects: Objects, kept: KeptFile, name: str) -> None:
         raise
 
 
-def _nameable(index: Index, place: str) -> Iterable[tuple[str, KeptFile]]:
-    """Files whose names a store's listing can tell."""
-    for path, kept in index.entries.items():
+def _nameable(index: Index, place: str, paths: Iterable[str]) -> Iterator[tuple[str, KeptFile]]:
+    """Files whose names a store's listing can tell, by their plain names."""
+    for path in paths:
+        kept = index.entries.get(path)
         if isinstance(kept, KeptFile) and path.isprintable() and len(f"{place}/{path}".encode()) <= LONGEST - 100:
-            yield path, kept
+            yield f"{place}/{path}", kept
 
 
 async def _orphans(copy: Copy, target: Index, objects: Objects) -> set[str]:
     """What earlier holders put and did not live to name; our own fence's objects may be under way."""
     top = revisions_of(copy.session)
     listed = await alone(objects.threads, objects.keys, top)
-    needed = target.keys() | {index_key(copy.session, target.revision)}
     cut = len(top) + 1
-    return await asyncio.to_thread(
-        lambda: {key for key in listed if key not in needed and _fence(key[cut:]) < copy.lease.fence}
-    )
+
+    def unneeded() -> set[str]:
+        needed = copy.needed(target)
+        return {key for key in listed if key not in needed and _fence(key[cut:]) < copy.lease.fence}
+
+    return await asyncio.to_thread(unneeded)
 
 
 def _fence(below: str) -> int:

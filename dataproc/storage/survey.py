@@ -21,20 +21,19 @@ _BLOCK = 2**20
 class Survey:
     """What needs no upload, and which files do. seen: each file as it was when it was kept.
 
-    linked: whether a file has several names, so that a change of it need not be told under the one that is kept.
+    paths: where it differs from what is kept, these files included. linked: whether a file has several names, so that
+    a change of it need not be told under the one that is kept.
     """
 
     entries: dict[str, Kept] = field(default_factory=dict)
     seen: dict[str, Signature] = field(default_factory=dict)
     changed: list[Names] = field(default_factory=list)
+    paths: set[str] = field(default_factory=set)
     linked: bool = False
 
 
 def survey(tree: Tree, index: Index, seen: dict[str, Signature], touched: Touches) -> Survey:
-    """Compare a session's folders with what is kept of them; `touched` says where to look. Raises OSError.
-
-    `entries` of the result are those of the index, the same object, where nothing but files to be put has changed.
-    """
+    """Compare a session's folders with what is kept of them; `touched` says where to look. Raises OSError."""
     few = touched.sure and sum(how == BELOW for how in touched.names.values()) <= MOST_BELOW
     with opened_folder(tree.files.parent) as top:
         if few:
@@ -61,6 +60,9 @@ def _walked(top: int, index: Index, seen: dict[str, Signature], touched: Touches
             else:
                 sizes[names] = found.st_size
     walked.changed = sorted(sizes, key=sizes.__getitem__, reverse=True)  # the longest work is begun first
+    kept, now = index.entries, walked.entries
+    same = {path for path, each in now.items() if (known := kept.get(path)) is each or known == each}
+    walked.paths = (now.keys() | kept.keys() | {"/".join(names) for names in sizes}) - same
     return walked
 
 
@@ -82,6 +84,7 @@ class _Look:
             elif len(names) > 1 and len(os.fsencode("/".join(names))) <= MAX_PATH:
                 self._take(names, how)
         self.found.changed = sorted(self._sizes, key=self._sizes.__getitem__, reverse=True)
+        self.found.paths |= {"/".join(names) for names in self._sizes}
         return self.found
 
     def _take(self, names: Names, how: int) -> None:
@@ -130,6 +133,7 @@ class _Look:
         self._sizes.pop(names, None)
         if self.found.entries.get(path) != kept:
             self._change()
+            self.found.paths.add(path)
             self.found.entries[path] = kept
             self.found.seen.pop(path, None)
             if isinstance(kept, KeptFile):
@@ -139,6 +143,7 @@ class _Look:
         self._sizes.pop(tuple(path.split("/")), None)
         if path in self.found.entries:
             self._change()
+            self.found.paths.add(path)
             del self.found.entries[path]
             self.found.seen.pop(path, None)
 

@@ -12,6 +12,7 @@ import shutil
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -20,7 +21,7 @@ import pytest
 from dataproc.clock import SystemClock
 from dataproc.errors import StorageUnavailable
 from dataproc.settings import Settings
-from dataproc.storage import Tree, Workspaces, inotify, open_workspaces, survey
+from dataproc.storage import Tree, Workspaces, index, inotify, open_workspaces, survey
 from dataproc.storage.leases import Ledger, MemoryLeases
 from dataproc.storage.paths import read_path
 
@@ -30,8 +31,8 @@ SESSION = "5e551011-0000-4000-8000-000000000001"
 class Node:
     """A server on a store in memory, and what the store has of the session."""
 
-    def __init__(self, folder: Path) -> None:
-        self.name, self.ledger = uuid.uuid4().hex, Ledger()
+    def __init__(self, folder: Path, name: str = "", ledger: Ledger | None = None) -> None:
+        self.name, self.ledger = name or uuid.uuid4().hex, ledger or Ledger()
         self.fs = fsspec.filesystem("memory")
         self.walks = 0
         settings = Settings(storage_url=f"memory://{self.name}", database_url="sqlite://", cache_dir=folder)
@@ -53,8 +54,11 @@ class Node:
     def kept(self) -> dict[str, tuple[object, ...]]:
         """What the current revision has: mode and digest of files, mode of folders, text of links."""
         revision = self.ledger.rows[SESSION].revision
-        top = f"/{self.name}/sessions/{SESSION[:2]}/{SESSION}/.rev/{revision}"
-        told = json.loads(self.fs.cat_file(f"{top}/index.json"))
+        top = f"/{self.name}/sessions/{SESSION[:2]}/{SESSION}/.rev"
+        told = json.loads(self.fs.cat_file(f"{top}/{revision}/index.json"))
+        if "base" in told:
+            entries = json.loads(self.fs.cat_file(f"{top}/{told['base']}/index.json"))["entries"] | told["changed"]
+            told["entries"] = {path: entry for path, entry in entries.items() if path not in told["gone"]}
         found: dict[str, tuple[object, ...]] = {}
         for path, entry in told["entries"].items():
             if entry["kind"] == "file":
@@ -308,9 +312,10 @@ async def test_runs_side_by_side_keep_what_each_did(node: Node) -> None:
     await asyncio.gather(*(one(number) for number in range(6)))
 
 
-@pytest.mark.parametrize("seed", range(6))
-async def test_whatever_is_done(node: Node, seed: int) -> None:
-    """After each of many runs that do things at random, the revision is what is on the disk."""
+@pytest.mark.parametrize("seed", range(8))
+async def test_whatever_is_done(node: Node, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After each of many runs that do things at random, the revision, whole or as changes, is what is on the disk."""
+    monkeypatch.setattr(index, "WHOLE", 0 if seed % 2 else 1000)
     chance = random.Random(seed)
     for _ in range(40):
         async with node.run() as tree:
@@ -318,7 +323,40 @@ async def test_whatever_is_done(node: Node, seed: int) -> None:
                 with suppress(OSError, shutil.Error):
                     _do_something(chance, tree)
         assert node.kept() == on_disk(tree)
-    assert node.walks <= 12  # where hard links are about
+    assert node.walks == 0
+    await node.workspaces.settle()
+    objects = {path: node.fs.cat_file(path) for path in node.fs.find(f"/{node.name}/sessions") if "/files/" in path}
+    assert sorted(objects.values()) == sorted(path.read_bytes() for path in _plain_files(tree))
+    left = [path for path in node.fs.find(f"/{node.name}/sessions") if "/.rev/" in path]
+    assert len(left) <= len(_plain_files(tree)) + len(list(tree.modules.rglob("*"))) + 2
+
+
+def _plain_files(tree: Tree) -> list[Path]:
+    return [path for path in tree.files.rglob("*") if path.is_file() and not path.is_symlink()]
+
+
+async def test_an_index_as_changes_is_read_by_other_nodes(
+    node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is told by differences makes an equal copy, and the index they differ from is not swept."""
+    monkeypatch.setattr(index, "WHOLE", 0)
+    monkeypatch.setattr(index, "SHARE", 1)
+    for turn in range(3):
+        async with node.run() as tree:
+            (tree.files / "a").write_bytes(b"%d" % turn)
+            (tree.files / "b").unlink(missing_ok=True)
+        await node.workspaces.settle()
+    assert [path for path in node.fs.find(f"/{node.name}/sessions") if "index.json" in path][1:]
+    before, node.ledger.rows[SESSION] = on_disk(tree), replace(node.ledger.rows[SESSION], until=0.0)
+    other = Node(tmp_path / "other", node.name, node.ledger)
+    for _ in range(2):  # also what the other commits upon it
+        async with other.run() as tree:
+            assert on_disk(tree) == before
+            (tree.files / "c").write_bytes(b"more")
+        await other.workspaces.settle()
+        before = on_disk(tree)
+        assert other.kept() == before
+    await other.workspaces.close()
 
 
 def _do_something(chance: random.Random, tree: Tree) -> None:

@@ -16,9 +16,26 @@ def test_an_index_survives_its_json() -> None:
         "files/\udcff": KeptFile("k", 1, 0o600, 10**18),
         "files/l": KeptLink("\udcfe/x"),
     }
-    index = Index(3, dict(entries))
+    index = Index("3", dict(entries), "3")
     assert Index.loads(index.dumps()) == index
     assert index.keys() == {"k"}
+
+
+def test_a_large_index_is_told_by_what_has_changed() -> None:
+    """Until a share of it has changed; with the index that it differs from it comes back equal, alone it is refused."""
+    whole = Index("1", {f"files/{number}": KeptFile(f"1/{number}", 1, 0o600, 1) for number in range(2000)}, "1")
+    entries = dict(whole.entries)
+    entries["files/5"] = KeptFile("2/0", 2, 0o600, 2)
+    del entries["files/6"]
+    second = whole.followed("2", entries, {"files/5", "files/6"})
+    assert len(second.dumps()) < 500
+    assert Index.loads(second.dumps(), {"1": whole.dumps()}.__getitem__) == second
+    with pytest.raises(ValueError, match="not whole"):
+        Index.loads(second.dumps())
+    again = {**entries, "files/6": KeptFile("3/0", 3, 0o600, 3)}
+    third = second.followed("3", again, {"files/6"})
+    assert Index.loads(third.dumps(), {"1": whole.dumps()}.__getitem__) == third
+    assert third.followed("4", again, {f"files/{number}" for number in range(600)}).base == "4"
 
 
 @pytest.mark.parametrize(
