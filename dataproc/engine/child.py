@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataproc.engine import bounds, confine, frames, landlock, mounts
 from dataproc.engine import syscalls as sys_
+from dataproc.engine.forks import Forks
 
 if TYPE_CHECKING:
     from dataproc.module import Module, Reply
@@ -101,6 +102,7 @@ class Worker:
         if self.work != mounts.WORK:
             at_home(self.work)
         signal.signal(signal.SIGTERM, _terminate)  # nobody sends it but to end a run
+        Forks().register()
         self.usage()
         frames.send(self.server, {"ready": True, "layers": layers})
         for message in frames.listen(self.server):

@@ -52,6 +52,11 @@ def test_pools_of_processes_work(importer, way):
     assert importer.exec("importer.executor", way=way) == [[0, 1, 4], [0, 1, 4]]
 
 
+def test_pools_end_each_time(importer):
+    """A pool ends its processes by SIGTERM and waits for them, however young they are; one in a hundred hung once."""
+    assert importer.exec("importer.pool", way="fork", times=200) == [0, 1, 4, 9, 16]
+
+
 @pytest.mark.parametrize("backend", ["loky", "multiprocessing", "threading"])
 def test_joblib_works(importer, backend):
     """Every backend, with an array large enough to be shared by a memory map."""

@@ -130,12 +130,14 @@ def scipy() -> Any:
 
 
 @module.method
-def pool(way: str) -> Any:
-    """A pool of processes, started in that way."""
+def pool(way: str, times: int = 1) -> Any:
+    """A pool of processes, started in that way; so often."""
     import multiprocessing
 
-    with multiprocessing.get_context(way).Pool(2) as workers:
-        return workers.map(square, range(5))
+    for _ in range(times):
+        with multiprocessing.get_context(way).Pool(2) as workers:
+            found = workers.map(square, range(5))
+    return found
 
 
 @module.method
