@@ -219,7 +219,7 @@ class CopyBackend:
         await self._house.stop_publishing(copy)
         if self._left is not None:
             await self._left(copy.session)
-        self._quotas.drop(copy.session)
+        self._quotas.left(copy.session)
         await on_disk(self._earlier.take, copy.session)  # it may come back
 
     # -------------------------------------------------------------------------------------------------- deleting

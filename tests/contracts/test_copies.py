@@ -15,10 +15,13 @@ import fsspec
 import pytest
 
 from dataproc.clock import Clock, ManualClock, SystemClock
-from dataproc.errors import Conflict, StorageUnavailable
+from dataproc.errors import Conflict, QuotaExceeded, StorageUnavailable
 from dataproc.settings import Settings
 from dataproc.storage import Workspaces, open_workspaces
 from dataproc.storage.leases import Ledger, MemoryLeases
+from dataproc.storage.paths import RelPath
+from dataproc.storage.usages import MemoryUsages, Usages
+from tests.contracts.test_workspace import pieces
 
 SESSION = "5e551011-0000-4000-8000-000000000001"
 OTHER = "5e551011-0000-4000-8000-000000000002"
@@ -35,7 +38,14 @@ class Store:
         self.fs = fsspec.filesystem("memory")
         self.nodes: list[Workspaces] = []
 
-    def node(self, machine: str, clock: Clock | None = None, lease: float = 15, **chosen: object) -> Workspaces:
+    def node(
+        self,
+        machine: str,
+        usages: Usages | None = None,
+        clock: Clock | None = None,
+        lease: float = 15,
+        **chosen: object,
+    ) -> Workspaces:
         """A server on a machine."""
         settings = Settings(
             storage_url=f"memory://{self.name}",
@@ -44,7 +54,7 @@ class Store:
             **chosen,  # type: ignore[arg-type]
         )
         clock = clock or SystemClock()
-        made = open_workspaces(settings, clock, MemoryLeases(self.ledger, clock, lease, machine))
+        made = open_workspaces(settings, clock, MemoryLeases(self.ledger, clock, lease, machine), machine, usages)
         self.nodes.append(made)
         return made
 
@@ -105,7 +115,7 @@ async def test_a_run_that_changes_nothing_puts_nothing(store: Store) -> None:
 async def test_who_lost_the_lease_commits_nothing(store: Store) -> None:
     """A run that outlives its node's lease, which another took, ends in Conflict; its workers are ended before."""
     clock, left = ManualClock(), list[str]()
-    here, there = store.node("here", clock), store.node("there", clock)
+    here, there = store.node("here", clock=clock), store.node("there", clock=clock)
 
     async def note(session_id: str) -> None:
         left.append(session_id)
@@ -134,7 +144,7 @@ async def test_who_lost_the_lease_commits_nothing(store: Store) -> None:
 async def test_a_copy_outlives_its_lease(store: Store) -> None:
     """Where nobody took the session meanwhile, the next run finds the same folders, and nothing is fetched."""
     clock = ManualClock()
-    node = store.node("here", clock)
+    node = store.node("here", clock=clock)
     async with node.of(SESSION).checkout() as tree:
         (tree.files / "a").write_bytes(b"1")
     clock.advance(1000)
@@ -165,6 +175,24 @@ async def test_the_least_used_copies_go(store: Store) -> None:
         assert used.files.exists()
     async with node.of(OTHER).checkout() as tree:
         assert (tree.files / "a").read_bytes() == bytes(1000)
+
+
+async def test_what_left_the_disk_counts_for_its_key(store: Store) -> None:
+    """A session whose copy was taken away takes what it took, though that was not noted before."""
+    usages = MemoryUsages({SESSION: "k", OTHER: "k"})
+    node = store.node("here", usages, lease=0.3, copies_size=1500, key_bytes=2500)
+    trees = []
+    for session in (OTHER, SESSION):
+        async with node.of(session, "k").checkout() as tree, await node.observe(session, "k", tree) as run:
+            (tree.files / "a").write_bytes(bytes(1000))
+            await run.end()
+        trees.append(tree)
+    await until(lambda: not trees[0].files.exists())
+    await node.quotas.keys.refresh()
+    assert usages.noted[OTHER].bytes == 1000
+    with pytest.raises(QuotaExceeded):
+        await node.of(SESSION, "k").write(RelPath(("b",)), pieces(bytes(600)))
+    await node.of(SESSION, "k").write(RelPath(("b",)), pieces(bytes(400)))
 
 
 async def test_application_folders_travel(store: Store) -> None:
@@ -207,6 +235,9 @@ from dataproc.clock import SystemClock
 from dataproc.settings import Settings
 from dataproc.storage import open_workspaces
 from dataproc.storage.leases import Ledger, MemoryLeases
+from dataproc.storage.paths import RelPath
+from dataproc.storage.usages import MemoryUsages, Usages
+from tests.contracts.test_workspace import pieces
 
 def node(ledger, machine):
     settings = Settings(storage_url="memory://shut", database_url="sqlite://", cache_dir=Path(sys.argv[1]) / machine)

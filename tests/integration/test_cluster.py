@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,9 +75,13 @@ class Cluster:
         return row and row[0]
 
     def objects(self, session_id: str) -> dict[str, bytes]:
-        """All objects of a session, by their keys below it."""
+        """All objects of a session, by their keys below it, but for those that are swept meanwhile."""
         fs, top = self.s3.fs(), f"{self.bucket}/p/sessions/{session_id[:2]}/{session_id}/"
-        return {path.removeprefix(top): fs.cat_file(path) for path in fs.find(top)}
+        found = {}
+        for path in fs.find(top):
+            with suppress(FileNotFoundError):
+                found[path.removeprefix(top)] = fs.cat_file(path)
+        return found
 
 
 @dataclass(frozen=True)
