@@ -306,6 +306,11 @@ class Executor:
         if (drained := self._drained.pop(session, None)) is not None and not drained.done():
             drained.set_result(None)
 
+    @property
+    def calling(self) -> bool:
+        """Whether runs are under way, or were a moment ago."""
+        return self._noting.awake
+
     async def quiesce(self, session_id: str, wait: float) -> None:
         """Let the runs of a session end, cancel those that last longer than `wait` seconds, and end its workers."""
         await self._end_runs(session_id, wait, Cancelled("its session was closed"))

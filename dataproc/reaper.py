@@ -19,7 +19,9 @@ from dataproc.types import SERVER, Actor
 
 TICK = 0.5  # seconds between two looks for what is due
 RETRY = 5.0  # seconds until the next look where the database or the store does not answer
-AT_ONCE = 256  # ends under way that no caller asked for
+AT_ONCE = 64  # ends under way that no caller asked for; who closes one of them meanwhile waits for all
+PACE = 3.0  # times as long as an end took, until the next one begins, while others call
+HURRY = 60.0  # seconds of full batches after which that is not heeded: who is late for that long would never catch up
 UPKEEP = 10.0  # seconds between two counts of sessions
 RETENTION = 600.0  # seconds between two looks for old records
 FORGOTTEN = 1000  # records deleted in one transaction
@@ -29,6 +31,11 @@ _log = structlog.get_logger(__name__)
 
 class Quiescing(Protocol):
     """What has runs under way."""
+
+    @property
+    def calling(self) -> bool:
+        """Whether runs are under way, or were a moment ago."""
+        ...
 
     async def quiesce(self, session_id: str, wait: float) -> None:
         """Return when the session has no run and no worker; runs that last longer than `wait` seconds are cancelled."""
@@ -75,6 +82,7 @@ class Reaper:
         self._ends: dict[str, asyncio.Task[None]] = {}
         self._loop: asyncio.Task[None] | None = None
         self._trouble = False
+        self._full_since: float | None = None  # since when each look has found as many as it could begin
 
     async def start(self) -> None:
         """Take up what an earlier life of the server left, and go on looking in the background."""
@@ -128,6 +136,10 @@ class Reaper:
         self._metrics.session_ended(told)
         _log.info("session_ended", session_id=session_id, key=session.key, reason=told)
 
+    def _pace(self) -> float:
+        late = self._full_since is not None and time.monotonic() - self._full_since > HURRY
+        return PACE if self._executor.calling and not late else 0.0
+
     def _begin_all(self, ids: list[str], work: Coroutine[Any, Any, None]) -> None:
         """Do the work for all of them in one task, which whoever waits for one of them waits for."""
         task = asyncio.create_task(work, name=f"end {len(ids)} sessions")
@@ -135,16 +147,18 @@ class Reaper:
         task.add_done_callback(lambda task: self._ended(task, *ids))
 
     async def _end_all(self, due: list[Due]) -> None:
-        """End many, one by one and with few transactions: other callers get their turn between two of them."""
+        """End many, one by one and with few transactions: other callers get most of the time between two of them."""
         done: list[Session] = []
         trouble: Exception | None = None
         try:
+            begun = time.monotonic()
             closing = await self._sessions.begin_end_all(due)
             elsewhere = await self._sessions.busy_elsewhere(session.id for session in closing)
             for session in closing:
                 if session.id in elsewhere:
                     continue  # the node that has its runs sees it to its end
-                await asyncio.sleep(0)
+                await asyncio.sleep(self._pace() * (time.monotonic() - begun))
+                begun = time.monotonic()
                 try:
                     await self._executor.quiesce(session.id, self._settings.close_wait)
                     if not self._sessions.grace(session):
@@ -183,6 +197,7 @@ class Reaper:
             try:
                 self._trouble = False
                 full = await self.look()
+                self._full_since = (self._full_since or time.monotonic()) if full else None
                 if time.monotonic() - counted >= UPKEEP:
                     await self._count()
                     counted = time.monotonic()

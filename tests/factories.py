@@ -98,6 +98,8 @@ class InProcessModules:
                 self._left.notify_all()
         return Ended(run.id, run.session, outcome)
 
+    calling = False
+
     async def quiesce(self, session_id: str, wait: float) -> None:
         """Wait until the session has no run."""
         async with asyncio.timeout(wait), self._left:

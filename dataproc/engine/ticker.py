@@ -20,6 +20,11 @@ class Ticker:
         self._seconds, self._look = seconds, look
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def awake(self) -> bool:
+        """Whether there was something at the last look, or came since."""
+        return self._timer is not None
+
     def wake(self) -> None:
         """There is something from now on."""
         if self._timer is None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, select, update
 
+from dataproc import reaper
 from dataproc.database.statements import postpone_idleness
 from dataproc.database.tables import runs, sessions
 from dataproc.errors import NotFound, SessionEnded, StorageUnavailable
@@ -32,6 +33,7 @@ class Runs:
         self._ended: dict[str, asyncio.Event] = {}
         self.asked: Counter[str] = Counter()
         self.waiting = asyncio.Event()
+        self.calling = False
 
     def begin(self, session_id: str) -> None:
         self._sessions.enter(session_id)
@@ -333,6 +335,43 @@ async def test_thousands_at_once_do_not_block_the_loop(world: World) -> None:
             await asyncio.sleep(0.01)
             longest = max(longest, loop.time() - before)
     assert longest < 1.0
+
+
+@pytest.mark.parametrize(("calling", "hurry"), [(False, 60.0), (True, 0.0)])
+async def test_nobody_is_spared_for_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, calling: bool, hurry: float
+) -> None:
+    """Pauses between ends are made only while others call, and not by a reaper that would fall behind for ever."""
+    monkeypatch.setattr(reaper, "PACE", 400.0)  # the last batch, which is not full, is paced again
+    monkeypatch.setattr(reaper, "HURRY", hurry)
+    principal, _ = await world.house.opened(expires_in=10)
+    await asyncio.gather(*(world.house.sessions.open(principal, expires_in=10) for _ in range(3 * AT_ONCE)))
+    world.house.clock.advance(10)
+    world.runs.calling = calling
+
+    async def over() -> bool:
+        return await world.house.sessions.count() == {"open": 0, "closing": 0}
+
+    await world.reaper.start()
+    try:
+        await world.until(over)
+    finally:
+        world.runs.calling = False
+
+
+async def test_callers_are_spared(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While others call, each end waits for a time in proportion to what the one before took."""
+    monkeypatch.setattr(reaper, "PACE", 200.0)
+    for name in "abc":
+        await world.session(name, expires_in=10)
+    world.house.clock.advance(10)
+    world.runs.calling = True
+    await world.reaper.look()
+    begun = asyncio.get_running_loop().time()
+    await world.reaper.settle()
+    assert asyncio.get_running_loop().time() - begun > 0.2  # three ends take a few milliseconds
+    assert set(world.runs.asked.values()) == {1}
+    assert len(world.runs.asked) == 3
 
 
 async def test_a_stop_finishes_what_is_under_way(world: World) -> None:
