@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import fsspec
 
 from dataproc.errors import InvalidParams, StorageUnavailable
+from dataproc.telemetry import METRICS
 
 CHUNK = 8 * 2**20  # bytes of one request; what is no larger is read at once
 AT_ONCE = 16  # requests under way
@@ -48,6 +49,7 @@ class Objects:
             ) from None
         self._fs: Any = fs
         self._root: str = root.rstrip("/")
+        self._scheme = url.partition("://")[0]
         self._given_up = threading.Event()
         self._under_way: set[Future[Any]] = set()
         self.answered = 0.0  # when the store did last, by the monotonic clock
@@ -56,18 +58,18 @@ class Objects:
     def read(self, key: str) -> bytes | None:
         """A small object; None where there is none."""
         try:
-            return self._tried(lambda: self._bytes(key, None, None))
+            return self._tried("get", lambda: self._bytes(key, None, None))
         except FileNotFoundError:
             return None
 
     def write(self, key: str, data: bytes) -> str:
         """Put a small object, whole; its version, empty where the store does not tell it at once."""
-        self._tried(lambda: self._fs.pipe_file(self._at(key), data))
+        self._tried("put", lambda: self._fs.pipe_file(self._at(key), data))
         return ""
 
     def version(self, key: str) -> str:
         """What the store says of an object that changes with its content, as in `keys`."""
-        return _version(self._tried(lambda: self._fs.info(self._at(key))))
+        return _version(self._tried("head", lambda: self._fs.info(self._at(key))))
 
     def upload(self, key: str, fd: int, size: int) -> tuple[int, str, str]:
         """Put a file of about that size: how many bytes that were, their SHA-256 if it is sure, and as `write`."""
@@ -75,16 +77,18 @@ class Objects:
             data = _all_of(fd, size)
             return len(data), hashlib.sha256(data).hexdigest(), self.write(key, data)
         before, path = os.fstat(fd), self._at(key)
-        self._tried(lambda: self._fs.put_file(f"/proc/self/fd/{fd}", path))  # the very file, whatever has its name now
+        self._tried(
+            "put", lambda: self._fs.put_file(f"/proc/self/fd/{fd}", path)
+        )  # the very file, whatever has its name now
         digest, after = _hashed(fd), os.fstat(fd)
-        told = self._tried(lambda: self._fs.info(path))
+        told = self._tried("head", lambda: self._fs.info(path))
         same = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
         return int(told["size"]), digest if same and told["size"] == after.st_size else "", _version(told)
 
     def part(self, key: str, start: int, end: int) -> bytes:
         """The bytes of an object from `start` up to `end`. Raises StorageUnavailable where it is gone, or shorter."""
         try:
-            data = self._tried(lambda: self._bytes(key, start, end))
+            data = self._tried("get", lambda: self._bytes(key, start, end))
         except FileNotFoundError:
             raise StorageUnavailable("the store does not hold a file that it should", reason="object_missing") from None
         if len(data) != end - start:
@@ -93,13 +97,13 @@ class Objects:
 
     def copy(self, key: str, to: str, size: int) -> None:
         """Copy an object of that size, in the store."""
-        self._tried(lambda: self._fs.cp_file(self._at(key), self._at(to)))
+        self._tried("copy", lambda: self._fs.cp_file(self._at(key), self._at(to)))
 
     def remove(self, keys: Iterable[str]) -> None:
         """Remove objects; those that are gone already are no error."""
         for key in keys:
             with suppress(FileNotFoundError):
-                self._tried(lambda key=key: self._fs.rm_file(self._at(key)))  # type: ignore[misc]
+                self._tried("delete", lambda key=key: self._fs.rm_file(self._at(key)))  # type: ignore[misc]
 
     @property
     def many(self) -> int:
@@ -118,7 +122,7 @@ class Objects:
             return listed
 
         start = len(self._root) + 1
-        return {path[start:]: (info["size"] or 0, _version(info)) for path, info in self._tried(found).items()}
+        return {path[start:]: (info["size"] or 0, _version(info)) for path, info in self._tried("list", found).items()}
 
     def check(self) -> None:
         """Write and remove an object. Raises StorageUnavailable with what the store said, for its operator."""
@@ -170,9 +174,15 @@ class Objects:
     def _awaited(self, request: Coroutine[Any, Any, T]) -> T:
         return self._outcome(self._spawned(request))
 
-    def _tried(self, work: Callable[[], T]) -> T:
+    def _tried(self, op: str, work: Callable[[], T]) -> T:
         """What `work` finds, tried again where the store fails in a way that may pass."""
-        end = time.monotonic() + PATIENCE
+        begun = time.monotonic()
+        try:
+            return self._repeated(work, begun + PATIENCE)
+        finally:
+            METRICS.storage_operation(self._scheme, op, time.monotonic() - begun)
+
+    def _repeated(self, work: Callable[[], T], end: float) -> T:
         for attempt in itertools.count():
             if self._given_up.is_set():
                 raise StorageUnavailable("the server is being stopped, and the object store does not answer")

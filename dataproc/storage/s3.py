@@ -58,7 +58,7 @@ class S3Objects(Objects):
         paths = [self._at(key) for key in keys]
         for start in range(0, len(paths), BULK):
             some = paths[start : start + BULK]
-            self._tried(lambda some=some: self._awaited(self._fs._bulk_delete(some)))  # type: ignore[misc]
+            self._tried("delete", lambda some=some: self._awaited(self._fs._bulk_delete(some)))  # type: ignore[misc]
         return None
 
     @property
@@ -82,7 +82,7 @@ class S3Objects(Objects):
         return self._awaited(got())
 
     def _asked(self, method: str, key: str, **what: Any) -> Any:
-        return self._tried(lambda: self._awaited(self._begun(method, key, **what)))
+        return self._tried(method.partition("_")[0], lambda: self._awaited(self._begun(method, key, **what)))
 
     def _begun(self, method: str, key: str, **what: Any) -> Any:
         return self._fs._call_s3(method, Bucket=self._bucket, Key=self._full(key), **what)
@@ -125,7 +125,7 @@ class S3Objects(Objects):
         def again() -> Any:
             return self._outcome(tries.pop() if tries else self._spawned(self._part(key, upload, number, data)))
 
-        tag: str = self._tried(again)["ETag"]
+        tag: str = self._tried("upload", again)["ETag"]
         return tag
 
 

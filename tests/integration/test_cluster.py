@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import re
 import sqlite3
 import threading
 import uuid
@@ -269,6 +270,15 @@ def test_wrong_credentials_are_told_at_the_start(cluster: Cluster, gate: Gate) -
     assert "no such key id here" in last
     assert "AWS_ACCESS_KEY_ID" in last
     assert "a-secret-of-the-store" not in refused.stderr
+
+
+def test_requests_to_the_store_are_counted(cluster: Cluster) -> None:
+    """An operator sees how many there are of each kind, and how long they take."""
+    served = cluster.serve("one")
+    cluster.session(served).append()
+    told = httpx.get(f"{served.url}/metrics", timeout=DEADLINE).text
+    found = re.findall(r'storage_operations_seconds_count{backend="s3",op="put"} (\S+)', told)
+    assert [float(count) >= 2 for count in found] == [True]  # the file, and the index of the revision
 
 
 def test_a_module_does_not_see_the_stores_credentials(cluster: Cluster) -> None:
