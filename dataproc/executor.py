@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -17,16 +17,14 @@ from dataproc.access.scopes import require_exec
 from dataproc.admission import Admission
 from dataproc.clock import Clock
 from dataproc.database.runs import RunStore
-from dataproc.engine.launch import Demand, Profile
+from dataproc.engine.launch import Demand
 from dataproc.engine.pool import WorkerPool
 from dataproc.engine.ticker import Ticker
-from dataproc.engine.words import Task
 from dataproc.engine.worker import Worker
 from dataproc.errors import (
     DataprocError,
     ExecCrashed,
     InternalError,
-    InvalidParams,
     Overloaded,
     QuotaExceeded,
     StorageUnavailable,
@@ -38,7 +36,8 @@ from dataproc.scripts import Asked, Scripts
 from dataproc.sessions import Sessions
 from dataproc.settings import Settings
 from dataproc.storage import Tree, Workspaces
-from dataproc.storage.watch import Touched
+from dataproc.storage.changes import Touched
+from dataproc.tasks import profile_of, task_of
 from dataproc.telemetry import METRICS
 from dataproc.types import JsonObject
 from dataproc.under_way import Call as Call
@@ -98,7 +97,7 @@ class Executor:
             raise Overloaded("the server is being stopped; try again", retry_after=1)
         live = UnderWay(call, entry, method, self.clock.now(), self.folder)
         live.node, live.give_up = self.node, self.admission.give_up
-        live.task = self.task_of(live)
+        live.task = task_of(self.settings, live)
         self.sessions.refuse_if_draining()
         self.sessions.enter(call.session)
         self.live[call.run_id] = live
@@ -141,7 +140,7 @@ class Executor:
                 if type(outcome) is not Crashed or live.attempt > live.method.retries or live.ending is not None:
                     return outcome
                 live.again()
-                live.task = self.task_of(live)
+                live.task = task_of(self.settings, live)
         finally:
             admission.leave(place, self.clock.monotonic() - ticks)
 
@@ -153,7 +152,7 @@ class Executor:
         if live.submitted:
             await self._put_begun(live)
         live.tell()
-        demand = Demand(live.call.session, live.entry.generation, self._profile(live.entry, live.method))
+        demand = Demand(live.call.session, live.entry.generation, profile_of(self.settings, live))
         async with self.workspaces.of(live.call.session).checkout((live.call.principal.key, live.entry.name)) as tree:
             if live.method.script is not None:
                 command = partial(self._command, live, demand, tree)
@@ -264,25 +263,6 @@ class Executor:
         own = self.scripts.folders(tree, entry.name) if entry.generation.kind == "script" else {}
         return {"session": tree.files, "locks": tree.locks, "application": application, **own}
 
-    def task_of(self, live: UnderWay) -> Task:
-        """What the worker is told; the limits are the caller's, else the method's, else the settings'."""
-        settings, call, method, limits = self.settings, live.call, live.method, live.method.limits
-        timeout = call.timeout or limits.timeout or settings.run_timeout
-        inputs: dict[str, str] = {}
-        outputs: dict[str, str] = {}
-        if method.script is None:
-            inputs, outputs = _paths("input", call.input, method.input), _paths("output", call.output, method.output)
-        return Task(
-            call.run_id, method.name, call.params, min(timeout, settings.max_run_timeout),
-            settings.run_grace if limits.grace is None else limits.grace, live.output(settings.output_limit),
-            inputs, outputs, live.hear,
-        )  # fmt: skip
-
-    def _profile(self, entry: ModuleEntry, method: MethodInfo) -> Profile:
-        settings, limits = self.settings, method.limits
-        memory, processes = limits.memory or settings.worker_memory, limits.processes or settings.worker_processes
-        return Profile(memory, processes, limits.network and settings.allows_network(entry.name))
-
     def cancel(self, run_id: str) -> bool:
         """Begin to end a run for its caller; False where it is not under way here."""
         if (live := self.live.get(run_id)) is None:
@@ -366,20 +346,3 @@ async def _within(seconds: float, work: Awaitable[Any]) -> bool:
     except TimeoutError:
         return False
     return True
-
-
-def _paths(kind: str, given: JsonObject, declared: tuple[str, ...]) -> dict[str, str]:
-    """Paths in the session directory by declared name. Each entry is `{"path": "a/b.csv"}`."""
-    found = {}
-    for name, entry in given.items():
-        if name not in declared:
-            known = ", ".join(declared) or "none"
-            raise InvalidParams.field([kind, name], f"is not declared by the method; declared: {known}", "unknown_name")
-        path = entry.get("path") if isinstance(entry, dict) else None
-        if not isinstance(path, str):
-            raise InvalidParams.field([kind, name], 'must be an object like {"path": "table.csv"}', "object_type")
-        parts = PurePosixPath(path)
-        if not path or parts.is_absolute() or ".." in parts.parts or "\0" in path:
-            raise InvalidParams.field([kind, name, "path"], "must be a relative path without `..`", "path")
-        found[name] = path
-    return found

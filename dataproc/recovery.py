@@ -15,6 +15,7 @@ from dataproc.errors import DataprocError, StorageUnavailable
 from dataproc.executor import Call, Executor
 from dataproc.ledger import Ledger
 from dataproc.runs import Failed, Run, RunStatus, told_of
+from dataproc.tasks import task_of
 from dataproc.types import Principal
 
 BEAT = 5.0  # seconds between signs of life
@@ -97,7 +98,7 @@ class Recovery:
             return
         live.created, live.closes, live.attempt = run.created_at, run.closes, run.attempt
         live.recorded = live.submitted = True
-        live.task = self._executor.task_of(live)
+        live.task = task_of(self._executor.settings, live)
         self._ledger.spawn(live)
 
     async def _beat(self) -> None:

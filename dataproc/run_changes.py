@@ -14,8 +14,8 @@ import structlog
 
 from dataproc.database.runs import RunStore
 from dataproc.errors import StorageUnavailable
+from dataproc.storage.changes import Touched
 from dataproc.storage.manifest import hash_late, manifest
-from dataproc.storage.watch import Touched
 
 if TYPE_CHECKING:
     from dataproc.runs import Run

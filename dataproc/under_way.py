@@ -16,7 +16,7 @@ from dataproc.engine.worker import Worker
 from dataproc.events import EventLog, Folder
 from dataproc.registry import MethodInfo, ModuleEntry
 from dataproc.runs import Completed, Outcome, Run, RunStatus, Usage, error_of, told_of
-from dataproc.storage.watch import Touched
+from dataproc.storage.changes import Touched
 from dataproc.types import JsonObject, Principal, new_id
 
 

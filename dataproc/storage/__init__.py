@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataproc.clock import Clock, SystemClock
 from dataproc.settings import Settings
 from dataproc.storage.backend import LocalBackend
+from dataproc.storage.changes import Changes
 from dataproc.storage.copies import CopyBackend
 from dataproc.storage.folders import Folders, Tree
 from dataproc.storage.leases import Leases, Ledger, MemoryLeases
@@ -12,7 +13,6 @@ from dataproc.storage.limits import Limits
 from dataproc.storage.quotas import Quotas
 from dataproc.storage.s3 import objects_of
 from dataproc.storage.usages import Usages
-from dataproc.storage.watch import Changes
 from dataproc.storage.workspace import Workspace, Workspaces
 from dataproc.types import Usage
 

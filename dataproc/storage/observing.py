@@ -7,9 +7,10 @@ from types import TracebackType
 from typing import Self
 
 from dataproc.errors import QuotaExceeded
+from dataproc.storage.changes import Changes
 from dataproc.storage.limits import Watched
 from dataproc.storage.quotas import Quotas
-from dataproc.storage.watch import Changes, Watch
+from dataproc.storage.watch import Watch
 from dataproc.types import Usage
 
 

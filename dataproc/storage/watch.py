@@ -14,49 +14,20 @@ from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from dataproc.storage import inotify
+from dataproc.storage.changes import Changes
 from dataproc.storage.folders import Tree
 from dataproc.storage.paths import open_beneath, opened_beneath
 from dataproc.storage.touches import BELOW, READ, STAT, Names, Touches
 from dataproc.types import Usage
 
 TOPS = ("files", "modules", "locks")
-FEW = 8  # changed files that are looked at after the answer, or without a thread
 _READ = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _GONE = inotify.DELETE | inotify.MOVED_FROM
 _NEW = inotify.CREATE | inotify.MOVED_TO
 _PREALLOCATED = 2**20  # bytes beyond a file's end that a file system may keep in store for it
 _BLIND_PAUSE = 0.5  # seconds between walks where there are no watches left
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """Files of the session directory that are new, written to, or gone, by path, sorted."""
-
-    created: tuple[str, ...] = ()
-    modified: tuple[str, ...] = ()
-    deleted: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Touched:
-    """What a run changed, by name, in the session directory `files`. owner: the workers' uid."""
-
-    files: Path
-    changes: Changes
-    owner: int | None
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Every path."""
-        return self.changes.created + self.changes.modified + self.changes.deleted
-
-    @property
-    def few(self) -> bool:
-        """Whether looking at them costs next to nothing."""
-        return len(self.changes.created) + len(self.changes.modified) <= FEW
 
 
 @dataclass(eq=False, slots=True)
