@@ -175,7 +175,7 @@ class Waiting:
         self._answer = ""
         self._thread = threading.Thread(target=self._call, args=(served.url + RPC, headers(key)), daemon=True)
         self._thread.start()
-        until(lambda: list((shell.folder / "storage").rglob("never.started")))
+        until(lambda: list((shell.folder / "storage" / "sessions").glob("*/*/files/never.started")))
 
     def _call(self, url: str, who: dict[str, str]) -> None:
         wait = call("dataproc.exec", module="sleeper", method="wait_for", params={"name": "never"})

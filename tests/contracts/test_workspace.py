@@ -34,6 +34,11 @@ from tests.s3 import S3
 SESSION = "5e551011-0000-4000-8000-000000000001"
 
 
+def everything(folder: Path) -> list[str]:
+    """All paths below a folder in which others delete meanwhile."""
+    return [os.path.join(top, name) for top, folders, files in os.walk(folder) for name in (*folders, *files)]
+
+
 async def pieces(*data: bytes) -> AsyncIterator[bytes]:
     for piece in data:
         yield piece
@@ -432,7 +437,7 @@ class TestLocal(WorkspaceContract):
         return {str(path.relative_to(top)): path.read_bytes() for path in files if path.is_file()}
 
     def traces(self, session_id: str) -> list[str]:
-        found = [str(path) for path in self.root.rglob("*")]
+        found = everything(self.root)
         return [path for path in found if session_id in path or "/trash/" in path]
 
 
@@ -465,7 +470,7 @@ class TestMemory(WorkspaceContract):
 
     def traces(self, session_id: str) -> list[str]:
         found: list[str] = self.fs.find(f"/{self.name}")
-        copies = [str(path) for path in self.cache.rglob("*")]
+        copies = everything(self.cache)
         return [path for path in found + copies if session_id in path or "/trash/" in path]
 
 
@@ -495,7 +500,7 @@ class TestS3(WorkspaceContract):
 
     def traces(self, session_id: str) -> list[str]:
         found: list[str] = self.fs.find(self.bucket)
-        copies = [str(path) for path in self.cache.rglob("*")]
+        copies = everything(self.cache)
         return [path for path in found + copies if session_id in path or "/trash/" in path]
 
 

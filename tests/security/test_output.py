@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +15,8 @@ MiB = 2**20
 def test_a_flood_is_counted_and_dropped(session, bystander, server, stream):
     """A hundred times the bound is written without an error; no more than the bound is kept anywhere."""
     assert session.exec("chatterbox.flood", size=100 * MiB, stream=stream) >= 100 * MiB
-    kept = [path.lstat().st_size for path in server.storage.rglob("*.log")]
+    files = [Path(top, name) for top, _, names in os.walk(server.storage) for name in names]  # folders come and go
+    kept = [path.lstat().st_size for path in files if path.suffix == ".log"]
     assert MiB <= max(kept) < 2 * MiB
 
 
