@@ -97,7 +97,7 @@ def run_methods(settings: Settings) -> tuple[RpcMethod, ...]:
             _ALL,
         ), listed),
         _about("cancel_run", cancel_run, "End a run. One that has ended stays as it is.", (_RUN_ID, _ALL),
-               {"const": True}, (NotFound, Conflict)),
+               {"const": True}, (NotFound,)),
         _about("get_log", get_log, "What a run printed, from a byte on.", (
             _RUN_ID,
             Param("offset", whole(0, 2**62), offset, "Byte to begin at.", 0),

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from tests.acceptance.conftest import DEADLINE, REPOSITORY, Served, Shell, call, headers, until
 from tests.s3 import S3, Gate
@@ -125,20 +124,6 @@ class Client:
         who = {"Xdata-Session-Token": self.token}
         asked = call("session.close_session", token=self.token)
         return httpx.post(self.url + "/api/v1/session/jsonrpc", json=asked, headers=who, timeout=DEADLINE).json()
-
-
-@pytest.fixture
-def cluster(tmp_path: Path, s3: S3) -> Iterator[Cluster]:
-    """A bucket, a database, a key, and no server yet."""
-    with ExitStack() as stack:
-        yield Cluster(tmp_path, s3, stack)
-
-
-@pytest.fixture
-def gate(s3: S3) -> Iterator[Gate]:
-    """What may go wrong before the store."""
-    with Gate(s3) as gate:
-        yield gate
 
 
 @contextmanager

@@ -4,34 +4,17 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.acceptance.conftest import Served, until
 from tests.integration.test_cluster import Client, Cluster
-from tests.s3 import S3, Gate
+from tests.s3 import Gate
 
 TIMEOUT = "1"  # seconds for which the store may be silent
 UNAVAILABLE = -32012
-
-
-@pytest.fixture
-def cluster(tmp_path: Path, s3: S3) -> Iterator[Cluster]:
-    """A bucket, a database, a key, and no server yet."""
-    with ExitStack() as stack:
-        yield Cluster(tmp_path, s3, stack)
-
-
-@pytest.fixture
-def gate(s3: S3) -> Iterator[Gate]:
-    """What may go wrong before the store."""
-    with Gate(s3) as gate:
-        yield gate
 
 
 def served(cluster: Cluster, gate: Gate, name: str = "one", **env: str) -> Served:
