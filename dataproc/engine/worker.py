@@ -18,7 +18,7 @@ from dataproc.engine import frames
 from dataproc.engine.decoder import Decoder
 from dataproc.engine.output import Drain
 from dataproc.engine.words import Task, order_of, outcome_of, progress_of, usage_of
-from dataproc.runs import Cancelled, Crashed, Outcome, TimedOut, Usage
+from dataproc.runs import Crashed, Outcome, TimedOut, Usage
 
 CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: unix(7), SCM_CREDENTIALS
 LAST_WORDS = 2.0  # seconds for a death to be reported after the socket closed, or after SIGKILL
@@ -130,10 +130,6 @@ class Worker:
         """End the run: it had its time."""
         if self._task is not None:
             self.end(TimedOut(self._task.timeout))
-
-    def cancel(self, reason: str) -> None:
-        """End the run for its caller."""
-        self.end(Cancelled(reason))
 
     async def _climb(self, grace: float) -> None:
         if grace:
