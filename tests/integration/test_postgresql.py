@@ -54,7 +54,6 @@ def cluster(tmp_path: Path, s3: S3, postgresql: PostgreSQL) -> Iterator[OnPostgr
         yield OnPostgreSQL(tmp_path, s3, stack, server=postgresql)
 
 
-gate = shared.gate
 test_any_server_answers_for_any_session = shared.test_any_server_answers_for_any_session
 test_kill_between_upload_and_commit = shared.test_kill_between_upload_and_commit
 test_a_frozen_server_cannot_commit = shared.test_a_frozen_server_cannot_commit
