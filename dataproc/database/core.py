@@ -91,7 +91,7 @@ class Database:
         """What `work` returns, once it is committed. An error of its own undoes it alone."""
         return cast(T, await self._writer.write(work))
 
-    def behind(self, work: Callable[[Connection], None]) -> None:
+    def behind(self, work: Callable[[Connection], object]) -> None:
         """Have `work` committed within a second; called again where the database did not take it."""
         self._writer.behind(work)
 

@@ -59,7 +59,7 @@ class Trash:
         """Wait until all that was taken is gone."""
         self._thread.submit(int).result()
 
-    def later(self, work: Callable[[], None]) -> None:
+    def later(self, work: Callable[[], object]) -> None:
         """Have a deletion done in the background; one that fails is tried again at the next start."""
         with suppress(RuntimeError):  # closed: the next start does it
             self._thread.submit(_attempted, work)
@@ -69,7 +69,7 @@ class Trash:
             _delete_tree(trash, name, self._stop)
 
 
-def _attempted(work: Callable[[], None]) -> None:
+def _attempted(work: Callable[[], object]) -> None:
     try:
         work()
     except Exception as error:

@@ -165,7 +165,7 @@ def test_a_stop_does_not_wait_for_a_large_deletion(tmp_path: Path) -> None:
         (tmp_path / f"tree{number}" / "a" / "b").mkdir(parents=True)
     trash = Trash(tmp_path)
     gate = threading.Event()
-    trash.later(lambda: gate.wait(30) and None)
+    trash.later(lambda: gate.wait(30))
     trash.sweep()
     closing = threading.Thread(target=trash.close)
     closing.start()
