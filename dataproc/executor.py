@@ -223,7 +223,7 @@ class Executor:
             await self._finish(live.as_run())  # its id is told, or about to be
         live.tell()
         if live.late is not None:
-            self._chore(run_changes.hash_them(live, self.runs))
+            self._chore(run_changes.hash_them(live, self.runs, self.workspaces.hashing))
 
     def _shelved(self, live: UnderWay, outcome: Outcome) -> bool:
         """Whether its record stays as it is, so that the next start of a server takes it up."""
@@ -316,13 +316,16 @@ class Executor:
     async def stop(self, wait: float) -> None:
         """Take no more calls, let runs end for `wait` seconds, then interrupt the rest. Submitted ones stay queued."""
         self.stopping = True
+        ends = self.clock.monotonic() + wait
         for live in list(self.live.values()):
             if live.submitted and live.started is None:
                 live.end(WasInterrupted())
         sessions = list(self._sessions)
         await asyncio.gather(*(self._end_runs(session, wait, WasInterrupted()) for session in sessions))
         if self._chores:
-            await asyncio.wait(self._chores, timeout=max(1.0, wait))
+            _, late = await asyncio.wait(self._chores, timeout=max(1.0, ends - self.clock.monotonic()))
+            for chore in late:
+                chore.cancel()
 
 
 def _log_end(live: UnderWay, outcome: Outcome, took: float) -> None:

@@ -15,6 +15,7 @@ import structlog
 from dataproc.database.runs import RunStore
 from dataproc.errors import StorageUnavailable
 from dataproc.storage.changes import Touched
+from dataproc.storage.hashing import Hashing
 from dataproc.storage.manifest import hash_late, manifest
 
 if TYPE_CHECKING:
@@ -44,18 +45,18 @@ async def keep(live: UnderWay) -> None:
     found = work() if touched.few else await asyncio.to_thread(work)
     live.changes = found.changes
     if found.late:
-        live.late = partial(hash_late, touched.files, found, touched.owner)
+        live.late = partial(hash_late, touched.files, found, owner=touched.owner)
 
 
-async def hash_them(live: UnderWay, runs: RunStore) -> None:
+async def hash_them(live: UnderWay, runs: RunStore, hashing: Hashing) -> None:
     """Compute the hashes that were left for later, into the record of a run that has ended."""
     assert live.late is not None
     try:
-        changes = await asyncio.to_thread(live.late)
+        changes = await live.late(hashing=hashing)
         await runs.settle()
         await runs.add_changes(live.call.run_id, changes)
-    except (OSError, StorageUnavailable) as error:
-        log.info("hashes_missing", run_id=live.call.run_id, error=str(error))  # the session may be over
+    except StorageUnavailable as error:
+        log.info("hashes_missing", run_id=live.call.run_id, error=str(error))
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -62,7 +62,7 @@ class UnderWay:
         self.progress: dict[str, Any] | None = None
         self.changes: dict[str, Any] | None = None
         self.touched: Touched | None = None
-        self.late: Callable[[], dict[str, Any]] | None = None
+        self.late: Callable[..., Awaitable[dict[str, Any]]] | None = None
         self.usage: Usage | None = None
         self.worker: Worker | None = None
         self.place: Place | None = None

@@ -15,7 +15,6 @@ from dataproc.storage.folders import Folders, Tree
 from dataproc.storage.paths import RelPath, open_regular, opened_beneath, opened_folder
 
 _SHARE = 2**26  # bytes that one thread sends before it looks up
-_HASHED = 2**20  # bytes hashed at once
 RENAMING = threading.Lock()  # between looking at what a condition names, and the rename
 
 
@@ -85,14 +84,6 @@ class Reading:
         """Up to `size` bytes; fewer only at the end. Raises OSError, also once it is closed."""
         with self._lock:
             return os.pread(self._fd, size, offset)
-
-    def sha256(self) -> bytes:
-        """The digest of the whole file. Raises OSError."""
-        digest, at = hashlib.sha256(), 0
-        while piece := self.pread(_HASHED, at):
-            digest.update(piece)
-            at += len(piece)
-        return digest.digest()
 
     def lies_at(self, place: str) -> bool:
         """Whether the file was reached by this real path, and so by no link."""

@@ -6,6 +6,7 @@ session directory (`paths`), never by name.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from typing import Any
 
 from dataproc.errors import DataprocError
 from dataproc.media_types import media_type
+from dataproc.storage.files import Entry, Reading
+from dataproc.storage.hashing import Hashing
 from dataproc.storage.paths import OWN_PREFIX, open_regular, opened_folder
 
 HASHED_AT_ONCE = 2**20  # bytes of a file
@@ -59,19 +62,35 @@ def manifest(
     return found
 
 
-def hash_late(files: Path, found: Manifest, owner: int | None = None) -> dict[str, Any]:
-    """The same changes with the hashes that were left for later, of files that still are what they were. Blocks."""
+async def hash_late(files: Path, found: Manifest, hashing: Hashing, owner: int | None = None) -> dict[str, Any]:
+    """The same changes with the hashes that were left for later, of files that still are what they were."""
     late = set(found.late)
     changes = dict(found.changes)
-    with opened_folder(files) as root:
-        for kind in ("created", "modified"):
-            changes[kind] = [_hashed(root, entry, owner) if entry["path"] in late else entry for entry in changes[kind]]
+    for kind in ("created", "modified"):
+        changes[kind] = [
+            await _hashed(files, entry, hashing, owner) if entry["path"] in late else entry for entry in changes[kind]
+        ]
     return changes
 
 
-def _hashed(root: int, entry: dict[str, Any], owner: int | None) -> dict[str, Any]:
-    again = _entry(root, entry["path"], entry["size"], owner)
-    return again if again is not None and again["size"] == entry["size"] else entry
+async def _hashed(files: Path, entry: dict[str, Any], hashing: Hashing, owner: int | None) -> dict[str, Any]:
+    reading: Reading | None = None
+    try:
+        reading = await asyncio.to_thread(_opened, files, entry["path"], owner)
+        if reading.entry.size == entry["size"]:
+            return {**entry, "sha256": (await hashing.sha256(reading)).hex()}
+    except (OSError, DataprocError):
+        pass  # it has gone, or its session has
+    finally:
+        if reading is not None:
+            await asyncio.to_thread(reading.close)
+    return entry
+
+
+def _opened(files: Path, path: str, owner: int | None) -> Reading:
+    with opened_folder(files) as root:
+        fd = open_regular(root, path.split("/"), owner)
+    return Reading(fd, Entry.of(path, os.fstat(fd)))
 
 
 def _entry(root: int, path: str, most: int, owner: int | None) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from dataproc.storage.archive import Archive, Kind
 from dataproc.storage.backend import Backend
 from dataproc.storage.files import Condition, Entry, Files, Reading, Written
 from dataproc.storage.folders import Folders, Tree, session_place
+from dataproc.storage.hashing import Hashing
 from dataproc.storage.listing import Listing, Selection, list_folder
 from dataproc.storage.observing import Observed, Room
 from dataproc.storage.paths import RelPath, told
@@ -34,6 +35,7 @@ class Workspaces:
 
     def __init__(self, backend: Backend, clock: Clock, quotas: Quotas) -> None:
         self.quotas = quotas
+        self.hashing = Hashing()
         quotas.measure = backend.measured
         self._backend = backend
         self._clock = clock

@@ -165,7 +165,7 @@ async def read(
     answer = None
     try:
         wanted = wants_sha256(request.headers)
-        told = {"Repr-Digest": repr_digest(await asyncio.to_thread(reading.sha256))} if wanted else {}
+        told = {"Repr-Digest": repr_digest(await _system(request).workspaces.hashing.sha256(reading))} if wanted else {}
         answer = _file_answer(request, workspace, path, reading)
         answer.headers.update(told)
     finally:

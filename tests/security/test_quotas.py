@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ BYTES, FILES = 8 * MiB, 100
 @pytest.fixture(scope="module")
 def server(uid):
     """A server with small quotas."""
-    limits = {"SESSION_BYTES": BYTES, "SESSION_FILES": FILES, "RUN_GRACE": 20}
+    limits: dict[str, Any] = {"SESSION_BYTES": BYTES, "SESSION_FILES": FILES, "RUN_GRACE": 20}
     with serving(uid, ["glutton", "chatterbox"], **limits) as running:
         yield running
 
@@ -142,3 +143,15 @@ def _written(session, size, path="big"):
     except RpcError as error:
         return error.data.get("quota", error.code)
     return None
+
+
+def test_large_files_hold_up_nobody(uid):
+    """Files that take long to hash, and were made in an instant, take neither threads from others nor a stop's time."""
+    with serving(uid, ["glutton", "chatterbox"], CLOSE_WAIT=1, WORKER_FILE_SIZE=2**40) as server:
+        session, bystander = server.open_session(), server.open_session()
+        for _ in range(8):
+            session.exec("glutton.sparse", size=9 * 2**30)
+        begun = time.monotonic()
+        assert bystander.exec("chatterbox.echo", value="1") == "1"
+        server.stop()
+        assert time.monotonic() - begun < 10
