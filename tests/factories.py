@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,7 +57,7 @@ def a_settings(folder: Path, **chosen: Any) -> Settings:
 class InProcessModules:
     """A registry and an executor over plain coroutines, by module and method; every call is kept in `calls`."""
 
-    modules: dict[str, dict[str, Method]]
+    modules: Mapping[str, Mapping[str, Method]]
     workspaces: Workspaces
     sessions: Sessions
     clock: SystemClock = field(default_factory=SystemClock)
@@ -164,7 +164,7 @@ class World:
 
 @asynccontextmanager
 async def a_world(
-    folder: Path, methods: dict[str, dict[str, Method]] | None = None, clock: Clock | None = None, **chosen: Any
+    folder: Path, methods: Mapping[str, Mapping[str, Method]] | None = None, clock: Clock | None = None, **chosen: Any
 ) -> AsyncIterator[World]:
     """A World that is up."""
     settings, clock = a_settings(folder, **chosen), clock or SystemClock()

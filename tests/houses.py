@@ -44,6 +44,6 @@ async def open_house(where: Path | str, clock: ManualClock | None = None, **sett
     clock = clock or ManualClock()
     database = await Database.open(where if isinstance(where, str) else f"sqlite:///{where}/x.db", clock)
     try:
-        yield House(database, clock, Settings(**settings, _env_file=None))  # type: ignore[arg-type,call-arg]
+        yield House(database, clock, Settings(**settings, _env_file=None))  # type: ignore[arg-type]
     finally:
         await database.close()

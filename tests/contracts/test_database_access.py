@@ -36,7 +36,7 @@ class TestKeys:
         """By id and in the list, with what was asked for."""
         made = await house.keys.create("a", ["session.open"], ["files.read"], 60)
         found = await house.keys.get(made.id)
-        assert (found.name, found.scopes, found.grants) == ("a", {"session.open"}, {"files.read"})
+        assert (found.name, found.scopes, found.grants) == ("a", frozenset({"session.open"}), frozenset({"files.read"}))
         assert found.expires_at is not None
         assert (found.expires_at - found.created_at).total_seconds() == 60
         assert not hasattr(found, "secret")

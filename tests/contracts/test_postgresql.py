@@ -113,7 +113,7 @@ async def test_a_deadlock_of_two_servers_costs_nobody_anything(database: Databas
         return work
 
     done = await asyncio.gather(database.write(crossing("a", "b")), other.write(crossing("b", "a")))
-    assert done == [1, 1]
+    assert [*done] == [1, 1]
     assert await database.read(lambda connection: list(connection.scalars(select(keys.c.created_at)))) == [3, 3]
     await other.close()
 
@@ -303,8 +303,8 @@ class TestHardTimes:
             async with asyncio.timeout(10):
                 crowd = [database.read(names) for _ in range(40)]
                 questions = writing, database.write(add("meanwhile")), *crowd
-                answers = await asyncio.gather(*questions, return_exceptions=True)
-                assert [type(each) for each in answers] == [StorageUnavailable] * 42
+                ended = await asyncio.gather(*questions, return_exceptions=True)
+                assert [type(each) for each in ended] == [StorageUnavailable] * 42
         finally:
             server.freeze(signal.SIGCONT)
 

@@ -93,7 +93,7 @@ async def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
             (tree.files / name).write_bytes(name.encode() * 100)
         (tree.files / "empty").mkdir()
         (tree.files / "link").symlink_to("a")
-    scan = survey.scan
+    scan = index.scan
 
     def counted(*args: object, **kwargs: object) -> Iterator[object]:
         made.walks += not kwargs.get("within")

@@ -9,7 +9,7 @@ import sqlite3
 import stat
 import threading
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ def everything(folder: Path) -> list[str]:
     return [os.path.join(top, name) for top, folders, files in os.walk(folder) for name in (*folders, *files)]
 
 
-async def pieces(*data: bytes) -> AsyncIterator[bytes]:
+async def pieces(*data: bytes) -> AsyncGenerator[bytes, None]:
     for piece in data:
         yield piece
 
@@ -211,7 +211,7 @@ class WorkspaceContract:
     async def test_an_upload_broken_off_leaves_nothing(self, workspaces: Workspaces) -> None:
         """A body that ends in an error leaves neither the file, nor its folders, nor a part of it."""
 
-        async def broken() -> AsyncIterator[bytes]:
+        async def broken() -> AsyncGenerator[bytes, None]:
             yield b"half"
             raise ConnectionResetError
 
@@ -355,7 +355,7 @@ class WorkspaceContract:
     async def test_an_upload_that_discard_overtakes_is_not_acknowledged(self, workspaces: Workspaces) -> None:
         """A write whose session is discarded while its body arrives ends in an error, and leaves nothing."""
 
-        async def overtaken() -> AsyncIterator[bytes]:
+        async def overtaken() -> AsyncGenerator[bytes, None]:
             yield b"half"
             await workspaces.discard(SESSION)
             yield b"whole"

@@ -154,7 +154,7 @@ async def test_a_disk_that_fills_during_a_fetch(small_disk: Path, tmp_path: Path
         await there.bring(SESSION)
     assert refused.value.data == {"reason": "disk_full"}
     assert there.known(SESSION) is None
-    await asyncio.to_thread(subprocess.run, ["mount", "-o", "remount,size=8m", small_disk], check=True)
+    await asyncio.to_thread(subprocess.check_call, ["mount", "-o", "remount,size=8m", small_disk])
     async with there.of(SESSION).checkout() as tree:
         assert {path.name: path.read_bytes() for path in tree.files.iterdir()} == data
     await there.close()

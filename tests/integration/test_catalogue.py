@@ -295,7 +295,7 @@ async def test_what_is_anothers_is_not_there(world: World) -> None:
         await people(mine)
         assert (await upload(mine, {"model_store_ddc": "store"})).status_code == 200
         read = {"citation_label": "people"}
-        for method, params in [
+        calls: list[tuple[str, dict[str, Any]]] = [
             ("dataset.record.get", read),
             ("dataset.get_columns", {"dataset_name": "people"}),
             ("dataset.delete", {"dataset_name": "people"}),
@@ -303,7 +303,8 @@ async def test_what_is_anothers_is_not_there(world: World) -> None:
             ("dataset.record.delete", {"dataset_name": "people", "condition": {"=": ["id", 1]}}),
             ("dataset.citation.create", {"citation_label": "x", "source": "people"}),
             ("model_store.model.get_info", {"model_store_ddc": "store"}),
-        ]:
+        ]
+        for method, params in calls:
             assert (await error(theirs, method, **params))["code"] == -32013, method
         share = {"owner": "owner", "key": "other"}
         assert (await error(theirs, "dataset.share", dataset_name="people", **share))["code"] == -32002
@@ -328,10 +329,11 @@ async def test_scopes(world: World) -> None:
     reader = await world.key(scopes=["catalogue.read"])
     async with world.client(with_key(key)) as client, world.client(with_key(reader)) as reading:
         await people(client)
-        for method, params in [
+        calls: list[tuple[str, dict[str, Any]]] = [
             ("dataset.create", {"dataset_name": "x", "columns": PEOPLE}),
             ("dataset.record.put", {"dataset_name": "x", "records": []}),
-        ]:
+        ]
+        for method, params in calls:
             refused = await error(reading, method, **params)
             assert (refused["code"], refused["data"]["scope"]) == (-32002, "catalogue.write")
         refused_upload = await upload(reading, {"model_store_ddc": "store"})

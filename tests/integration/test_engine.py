@@ -78,7 +78,7 @@ def generation(module: str) -> Generation:
 
 @asynccontextmanager
 async def a_house(folder: Path, namespaces: bool = True, **settings: Any) -> AsyncIterator[House]:
-    known = Settings(storage_url=str(folder), _env_file=None, **settings)  # type: ignore[call-arg]
+    known = Settings(storage_url=str(folder), _env_file=None, **settings)
     engine = LocalEngine(known, "test")
     if not namespaces:
         engine.ground = replace(engine.ground, namespaces=False, uid=None)

@@ -29,7 +29,7 @@ from tests.factories import (
 
 
 def settings(**chosen: object) -> Settings:
-    return Settings(_env_file=None, **chosen)  # type: ignore[arg-type,call-arg]
+    return Settings(_env_file=None, **chosen)  # type: ignore[arg-type]
 
 
 class TestOpenSessions:

@@ -132,6 +132,32 @@ def test_lists_are_paged_and_filtered(session: Session) -> None:
     assert wrong.value.code == -32602
 
 
+def test_runs_are_listed_by_an_alias_of_their_module(session: Session) -> None:
+    """A call by an alias is on record under the module's name, and a list by the alias finds it."""
+    session.exec("echo.echo", value=1)
+    for name in ("echo", "Echo", "com.example.echo", "COM.example.Echo"):
+        assert len(rpc(session, "list_runs", module=name)["runs"]) == 1, name
+
+
+@pytest.mark.parametrize("cursor", ["", "zzz", "01a20000-0000-7000-8000-00000000000X"])
+def test_a_cursor_that_no_page_gave_is_refused(session: Session, cursor: str) -> None:
+    """Rather than answered with a page from somewhere, or with none."""
+    session.exec("echo.echo", value=1)
+    with pytest.raises(RpcError) as wrong:
+        rpc(session, "list_runs", cursor=cursor)
+    assert (wrong.value.code, wrong.value.data["errors"][0]["loc"]) == (-32602, ["cursor"])
+
+
+def test_the_error_of_a_run_is_told_as_its_caller_was(session: Session) -> None:
+    """With all that every error has, by `get_run`, `list_runs` and the events alike."""
+    told = session.error("echo.fail")
+    run_id = told.data["run_id"]
+    (listed,) = rpc(session, "list_runs")["runs"]
+    event = events(session, run_id)[-1][2]
+    for error in (rpc(session, "get_run", run_id=run_id)["error"], listed["error"], event["error"]):
+        assert error == {"code": told.code, "message": str(error["message"]), "data": told.data}
+
+
 def test_runs_of_others_are_unknown(server: Server, session: Session) -> None:
     """Another session's run can be neither seen, nor cancelled, nor read, nor watched."""
     run_id = submit(session, "echo.echo", value=1)

@@ -25,8 +25,8 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 async def world(tmp_path: Path, clock: ManualClock) -> AsyncIterator[World]:
-    chosen = {"grace_period": 100, "max_expires_in": 1000, "default_expires_in": 500, "max_extensions": 2}
-    async with a_world(tmp_path, clock=clock, gateway_secret="g" * 32, **chosen) as made:
+    lives: dict[str, Any] = {"grace_period": 100, "max_expires_in": 1000, "default_expires_in": 500}
+    async with a_world(tmp_path, clock=clock, gateway_secret="g" * 32, max_extensions=2, **lives) as made:
         yield made
 
 

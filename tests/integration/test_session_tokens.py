@@ -282,3 +282,13 @@ class TestOthers:
             assert session not in [each["id"] for each in mine]
         assert (await call(client, "session.get_session", [token]))["result"] == own_before
         assert await may_run(world, token)
+
+
+@pytest.mark.parametrize("method", ["get_session", "keep_alive", "close_session", "issue_token"])
+async def test_an_empty_id_names_no_session(world: World, client: httpx.AsyncClient, method: str) -> None:
+    """A script whose variable is empty does not end, or look into, its own session by mistake."""
+    opened = await open_session(client)
+    async with world.client(with_token(opened["access_token"])) as inside:
+        answer = await call(inside, f"session.{method}", {"session_id": ""})
+        assert answer.get("result", True) is True  # a close answers true to everybody
+        assert (await call(inside, "session.get_session"))["result"]["state"] == "open"

@@ -118,7 +118,7 @@ def test_patterns_on_other_values(tmp_path: Path, pattern: str, matched: list[An
 
 def test_many_words_of_sort_keys(tmp_path: Path) -> None:
     """Columns whose codes do not fit one word together are sorted all the same."""
-    rows = [{"a": n * 7919 % 5000, "b": n % 3, "c": -n, "d": str(n)} for n in range(5000)]
+    rows: list[dict[str, Any]] = [{"a": n * 7919 % 5000, "b": n % 3, "c": -n, "d": str(n)} for n in range(5000)]
     shelf, table = a_table(tmp_path, rows)
     orders = (Order(1, True), Order(0), Order(2), Order(3))
     chosen = shelf.selection("t", table, (Condition(1, "*"),), orders)

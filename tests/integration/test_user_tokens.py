@@ -41,7 +41,7 @@ async def a_session(house: House, tokens: UserTokens, holder: Holder) -> str:
 @pytest.mark.parametrize(("asked", "found"), [(15, 15), (1, 5), (-3, 5), (0, 5), (5, 5), (1440, 1440), (10**9, 1440)])
 def test_the_timeout_is_clamped(asked: int, found: int) -> None:
     """To 5 minutes and one day, silently."""
-    assert Settings(cra_timeout_minutes=asked, _env_file=None).cra_timeout_minutes == found  # type: ignore[call-arg]
+    assert Settings(cra_timeout_minutes=asked, _env_file=None).cra_timeout_minutes == found
 
 
 async def test_a_token_expires_by_its_idle_clock(house: House, tokens: UserTokens) -> None:

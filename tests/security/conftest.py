@@ -286,7 +286,7 @@ def listeners() -> Iterator[Listeners]:
     with tempfile.TemporaryDirectory(prefix="dataproc-listeners-") as name, ExitStack() as stack:
         folder = Path(name)
         folder.chmod(0o755)
-        kinds = {
+        kinds: dict[str, tuple[socket.AddressFamily, socket.SocketKind, tuple[str, int] | str]] = {
             "tcp": (socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", 0)),
             "udp": (socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", 0)),
             "stream": (socket.AF_UNIX, socket.SOCK_STREAM, str(folder / "stream")),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 
 ROWS = {"a": 2 * sum(range(0, 1000, 2)), "b": 2 * sum(range(1, 1000, 2))}
 CPUS = len(os.sched_getaffinity(0))
 
-EXPECTED = {
+EXPECTED: dict[str, tuple[dict[str, Any], Any]] = {
     "numpy": ({}, 72204.378),
     "duckdb": ({}, [4999950000, 9]),
     "pandas": ({}, ROWS),

@@ -139,8 +139,9 @@ def test_only_regular_files_are_read(opener: Opener, place: Path, root: int) -> 
         for name in ("fifo", "link", "socket"):
             with pytest.raises((OSError, InvalidParams)) as refused:
                 open_regular(root, [name])
-            error = refused.value
-            assert "regular file" in (paths.told(error) if isinstance(error, OSError) else error).message
+            error = paths.told(refused.value) if isinstance(refused.value, OSError) else refused.value
+            assert isinstance(error, DataprocError)
+            assert "regular file" in error.message
     os.close(here)
 
 

@@ -42,7 +42,7 @@ def test_each_wrong_field_is_named() -> None:
     found = refused(schema, {"n": True, "rows": [1, "2"], "k": 1, "l": 2})
     wrong = [(["n"], "type"), (["rows", 1], "type"), (["m"], "missing")]
     unexpected = [(["k"], "extra_forbidden"), (["l"], "extra_forbidden")]
-    assert sorted(found, key=str) == sorted(wrong + unexpected, key=str)
+    assert sorted(found, key=str) == sorted([*wrong, *unexpected], key=str)
 
 
 def test_a_union_says_what_its_branches_want() -> None:

@@ -10,7 +10,7 @@ from dataproc.database.opening import check_names, lifetime
 from dataproc.errors import InvalidParams
 from dataproc.settings import Settings
 
-SETTINGS = Settings(max_expires_in=5_000_000, _env_file=None)  # type: ignore[call-arg]
+SETTINGS = Settings(max_expires_in=5_000_000, _env_file=None)
 
 
 @pytest.mark.parametrize(("asked", "seconds"), [(None, 2592000), (1, 1), (60.0, 60), (5_000_000, 5_000_000)])
@@ -33,7 +33,7 @@ def test_lives_that_are_refused(asked: str) -> None:
 
 def test_the_default_obeys_the_maximum() -> None:
     """An administrator who sets a short maximum need not set the default too."""
-    assert lifetime(None, Settings(max_expires_in=10, _env_file=None)) == 10  # type: ignore[call-arg]
+    assert lifetime(None, Settings(max_expires_in=10, _env_file=None)) == 10
 
 
 @pytest.mark.parametrize("name", ["", "a\nb", "nul\0", "\ud800", "x" * 201])

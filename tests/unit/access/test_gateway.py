@@ -13,7 +13,7 @@ from dataproc.settings import Settings
 
 
 def _gateways(peers: str = "", secret: str | None = None) -> Gateways:
-    return Gateways(Settings(gateway_peers=peers, gateway_secret=secret, _env_file=None))  # type: ignore[call-arg,arg-type]
+    return Gateways(Settings(gateway_peers=peers, gateway_secret=secret, _env_file=None))
 
 
 def _from(peer: str | None, **said: str) -> Credentials:

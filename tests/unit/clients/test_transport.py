@@ -4,6 +4,7 @@ import os
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from dataproc_client.errors import ConnectionFailed, ConnectionLost, Timeout, UnexpectedAnswer
@@ -11,7 +12,7 @@ from xdata_dataproc.client import ApiV2
 
 from .conftest import Reply, Sent, Station, result
 
-CALL = {"module": "m", "method": "f"}
+CALL: dict[str, Any] = {"module": "m", "method": "f"}
 
 
 def test_one_connection_for_many_calls(station: Station) -> None:

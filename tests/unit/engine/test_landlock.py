@@ -54,8 +54,8 @@ def test_other_folders_cannot_be_read(forked, folder):
 
     def child() -> list[int]:
         restrict(Rules(SYSTEM, write=(str(folder / "mine"),)))
-        names = (folder / "theirs/secret", folder / "mine/../theirs/secret", folder / "mine/link")
-        return [refused(lambda name=name: open(name)) for name in names] + [refused(lambda: os.listdir(folder))]
+        paths = (folder / "theirs/secret", folder / "mine/../theirs/secret", folder / "mine/link")
+        return [refused(path.open) for path in paths] + [refused(lambda: os.listdir(folder))]
 
     assert forked(child) == [errno.EACCES] * 4
 

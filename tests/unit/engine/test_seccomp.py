@@ -80,7 +80,7 @@ def machine(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def tried(machine: str, profile: str, network: bool, name: str, *arguments: int) -> int:
+def tried(machine: str, profile: seccomp.Profile, network: bool, name: str, *arguments: int) -> int:
     """The errno that the filter of that machine gives the call `name`."""
     number = syscalls.MACHINES[machine].numbers[name]
     program = seccomp.filter_bytes(profile, network, machine)
@@ -190,7 +190,7 @@ def test_a_name_that_no_machine_has_is_a_mistake():
 # From here on in real processes, under the real filter.
 
 
-def enforced(profile: str = "worker", network: bool = False) -> None:
+def enforced(profile: seccomp.Profile = "worker", network: bool = False) -> None:
     syscalls.no_new_privileges()
     seccomp.install(seccomp.filter_bytes(profile, network))
 
@@ -204,7 +204,7 @@ REFUSED = sorted(
 def test_each_forbidden_call_is_refused(forked):
     """Every call of the list answers EPERM, whatever it is asked, before the kernel looks at its arguments."""
 
-    def child() -> dict[str, int]:
+    def child() -> dict[str, int | None]:
         enforced()
         answers = {}
         for name in REFUSED:
@@ -241,8 +241,9 @@ def test_with_network_a_loopback_connection_works(forked):
     def child() -> bytes:
         enforced(network=True)
         with socket.create_server(("127.0.0.1", 0)) as server:
-            address = socket.getaddrinfo(*server.getsockname(), type=STREAM)[0][4]
-            with socket.create_connection(address) as client, server.accept()[0] as met:
+            host, port = server.getsockname()
+            found = socket.getaddrinfo(host, port, type=STREAM)[0][4]
+            with socket.create_connection((str(found[0]), port)) as client, server.accept()[0] as met:
                 client.sendall(b"hello")
                 return met.recv(5)
 
@@ -339,7 +340,7 @@ def _time() -> object:
 
 
 def _pseudo_terminal() -> object:
-    return [os.close(descriptor) for descriptor in os.openpty()]
+    return list(map(os.close, os.openpty()))
 
 
 def _synchronisation() -> object:

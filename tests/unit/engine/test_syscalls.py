@@ -79,7 +79,7 @@ def test_a_mount_is_detached_made_read_only_and_attached(forked, tmp_path):
     """open_tree, mount_setattr and move_mount put a read-only view of a folder somewhere else."""
     source, target = Path("/usr/share"), "/tmp"  # in a mount namespace of the child's own
 
-    def child() -> tuple[bool, int]:
+    def child() -> tuple[bool, int | None]:
         uid = os.getuid()
         syscalls.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS)
         Path("/proc/self/setgroups").write_text("deny")

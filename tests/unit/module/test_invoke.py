@@ -120,7 +120,7 @@ def test_nothing_is_true() -> None:
     def method() -> None:
         return 3  # type: ignore[return-value]
 
-    def unsaid():  # type: ignore[no-untyped-def]
+    def unsaid():
         return None
 
     def maybe() -> int | None:

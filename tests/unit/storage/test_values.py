@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from dataproc.errors import InvalidParams
-from dataproc.storage.index import Index, KeptFile, KeptFolder, KeptLink
+from dataproc.storage.index import Index, Kept, KeptFile, KeptFolder, KeptLink
 from dataproc.storage.listing import Pattern
 
 
 def test_an_index_survives_its_json() -> None:
     """Every kind of entry, and names that are no text, come back equal."""
-    entries = {
+    entries: dict[str, Kept] = {
         "files/d": KeptFolder(0o700),
         "files/\udcff": KeptFile("k", 1, 0o600, 10**18),
         "files/l": KeptLink("\udcfe/x"),
