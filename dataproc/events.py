@@ -126,7 +126,7 @@ def _state(status: RunStatus, run: Run) -> dict[str, Any]:
     moment = run.created_at if status is RunStatus.QUEUED else run.ended_at if status.ended else run.started_at
     told: dict[str, Any] = {"status": status.value, "at": None if moment is None else rfc3339(moment)}
     if status.ended and run.error is not None:
-        told["error"] = run.error
+        told["error"] = run.told_error
     return told
 
 

@@ -174,6 +174,14 @@ class Run:
     closes: bool = False
     request_id: str = ""
 
+    @property
+    def told_error(self) -> dict[str, Any] | None:
+        """The error that it ended with, as its caller is told it: with the ids of the run and of its request."""
+        if self.error is None:
+            return None
+        ids = {"run_id": self.id} | ({"request_id": self.request_id} if self.request_id else {})
+        return {**self.error, "data": {**self.error["data"], **ids}}
+
     def evolve(self, status: RunStatus | None = None, **changes: Any) -> Run:
         """The record after a step; a transition that is not in `NEXT` is a fault of ours."""
         if status is not None:

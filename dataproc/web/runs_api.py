@@ -14,6 +14,7 @@ from dataproc.database.runs import Wanted
 from dataproc.errors import Conflict, Forbidden, InvalidParams, MethodNotFound, ModuleNotFound, NotFound, Overloaded
 from dataproc.executor import Call
 from dataproc.ledger import Seen, claim_of
+from dataproc.registry.names import folded
 from dataproc.runs import Run, RunStatus
 from dataproc.settings import Settings
 from dataproc.types import Json, JsonObject, Principal, rfc3339, wire_id
@@ -44,6 +45,7 @@ _OBJECT: JsonObject = {"type": "object"}
 _RUN_ID = Param("run_id", any_text, {"type": "string"}, "The run's id.")
 _ALL = Param("all", boolean, {"type": "boolean"}, "Runs of all keys; takes a key with `admin`.", False, True)
 _KEY_NAME = re.compile(rf"[\x20-\x7e]{{1,{MOST}}}")
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def call_params(settings: Settings) -> tuple[Param, ...]:
@@ -92,7 +94,7 @@ def run_methods(settings: Settings) -> tuple[RpcMethod, ...]:
         _about("list_runs", list_runs, "The caller's runs, newest first.", (
             Param("status", or_null(_status), state, "Only those in this state.", None),
             Param("module", or_null(text), maybe, "Only those of this module.", None),
-            Param("cursor", or_null(any_text), maybe, "Where the page before ended.", None),
+            Param("cursor", or_null(_cursor), maybe, "Where the page before ended.", None),
             Param("limit", whole(1, MOST_PAGE), page, "At most so many.", PAGE),
             _ALL,
         ), listed),
@@ -197,10 +199,18 @@ async def list_runs(
 ) -> Json:
     """A page of runs, each in short."""
     if module is not None:
-        module = module.lower().replace("_", "-")
+        module = await _canonical(exchange, module)
     wanted = Wanted(states=() if status is None else (status,), module=module, before=cursor)
     found, following = await exchange.system.ledger.page(_reach(exchange, all), wanted, limit)
     return {"runs": [short_view(seen) for seen in found], "cursor": following}
+
+
+async def _canonical(exchange: Exchange, module: str) -> str:
+    """The name under which a module's runs are on record; also of one that went away, or is broken."""
+    try:
+        return (await exchange.system.registry.resolve(module)).name
+    except ModuleNotFound:
+        return folded(module)
 
 
 async def cancel_run(exchange: Exchange, run_id: str, all: bool) -> Json:  # noqa: A002
@@ -232,7 +242,7 @@ def short_view(seen: Seen) -> JsonObject:
         "duration": _between(run.started_at, run.ended_at),
         "progress": run.progress,
         "place": seen.place,
-        "error": None if run.error is None else {**run.error, "data": {**run.error["data"], "run_id": run.id}},
+        "error": run.told_error,
         "request_id": run.request_id or None,
         "attempt": run.attempt,
     }
@@ -279,6 +289,12 @@ def _status(value: Any) -> RunStatus:
         return RunStatus(value)
     except ValueError:
         raise ParamError(f"is to be one of {', '.join(RunStatus)}", "enum") from None
+
+
+def _cursor(value: Any) -> str:
+    if not _ID.fullmatch(any_text(value)):
+        raise ParamError("is none that this method gave", "value_error")
+    return str(value)
 
 
 def _wait(value: Any) -> float:

@@ -155,7 +155,7 @@ def test_the_error_of_a_run_is_told_as_its_caller_was(session: Session) -> None:
     (listed,) = rpc(session, "list_runs")["runs"]
     event = events(session, run_id)[-1][2]
     for error in (rpc(session, "get_run", run_id=run_id)["error"], listed["error"], event["error"]):
-        assert error == {"code": told.code, "message": str(error["message"]), "data": told.data}
+        assert error == {"code": told.code, "message": told.message, "data": told.data}
 
 
 def test_runs_of_others_are_unknown(server: Server, session: Session) -> None:
