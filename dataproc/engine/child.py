@@ -157,9 +157,9 @@ class Worker:
             with contextlib.suppress(Exception):
                 stream.flush()
         self.flush_c(None)
-        if end_others():  # a library that keeps a pool would wait for it for ever in the next run
+        ended, emptied = end_others(), empty(self.work)
+        if ended or not emptied:  # a library that keeps a pool would wait for it for ever in the next run
             frames.send(self.server, {"spent": True})
-        empty(self.work)
 
     def usage(self) -> bytes:
         """What was used since this was last asked: microseconds of CPU, most memory so far, bytes read and written."""
@@ -291,13 +291,18 @@ def children() -> list[int]:
     return found
 
 
-def empty(work: str) -> None:
-    """Remove what a run left in its work directory."""
-    with os.scandir(work) as entries:
-        left = list(entries)
-    for entry in left:
-        if entry.is_dir(follow_symlinks=False):
-            shutil.rmtree(entry.path, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):
+def empty(work: str) -> bool:
+    """Remove what a run left in its work directory; whether nothing is left. Modes and depth may resist: the server,
+    which deletes the whole directory with its worker, is better at that.
+    """
+    try:
+        with os.scandir(work) as entries:
+            left = list(entries)
+        for entry in left:
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            else:
                 os.unlink(entry.path)
+    except (OSError, RecursionError):
+        return False
+    return True

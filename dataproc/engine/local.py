@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import itertools
 import os
-import shutil
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -17,6 +16,7 @@ from typing import Any
 from dataproc.engine.confine import PLACES, READ_ONLY
 from dataproc.engine.keeping import KeeperGoneError, KeeperProcess
 from dataproc.engine.launch import Demand, Ground, Profile
+from dataproc.engine.work import WorkFolders
 from dataproc.engine.worker import Worker
 from dataproc.engine.zygotes import ZygoteProcess
 from dataproc.errors import ExecCrashed, StorageUnavailable
@@ -49,7 +49,7 @@ class LocalEngine:
         self._no_fork: set[str] = set()
         self._keeper: KeeperProcess | None = None
         self._keeping = asyncio.Lock()
-        self._cleaning: set[asyncio.Task[None]] = set()
+        self._work = WorkFolders(settings.node_dir / "work" / node)
         walled = settings.sandbox != "off"
         uid = settings.worker_uid if os.geteuid() == 0 and walled else None  # off: as the server
         self.ground = Ground(settings, namespaces=walled, uid=uid)
@@ -58,9 +58,7 @@ class LocalEngine:
 
     async def start(self) -> None:
         """Start the keeper and try the walls by a worker that does nothing; settle for those that stand."""
-        self._work = self.settings.node_dir / "work" / self.node
-        await asyncio.to_thread(shutil.rmtree, self._work, ignore_errors=True)
-        self._work.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(self._work.sweep)
         keeper = await self._kept()
         if self.ground.namespaces and not keeper.namespaces:
             self._do_without(keeper.why)
@@ -231,7 +229,7 @@ class LocalEngine:
         """A worker that is ready. ExecCrashed where it does not come up, StorageUnavailable without its folders."""
         zygote = await self.zygote(demand.generation, network=demand.profile.network)
         number = next(self._numbers)
-        paths = await folders() | {"work": self._work / str(number)}
+        paths = await folders() | {"work": self._work.path(number)}
         stream, other = socket.socketpair()
         log, log_end = os.pipe()
         trees: list[int] = []
@@ -239,7 +237,7 @@ class LocalEngine:
         self.workers[number], self._demands[number] = worker, demand
         worker.gone.add_done_callback(lambda _: self._worker_gone(number))
         try:
-            self._make_work(paths["work"])
+            self._work.make(number, self.ground.uid)
             message = self.ground.worker(demand, paths)
             if self.ground.namespaces:
                 keeper = await self._kept()
@@ -271,20 +269,13 @@ class LocalEngine:
                 self._keeper.tell({**watch, "memory": demand.profile.memory})
         return worker
 
-    def _make_work(self, path: Path) -> None:
-        path.mkdir(mode=0o700)
-        if self.ground.uid is not None:
-            os.chown(path, self.ground.uid, self.ground.uid)
-
     def _worker_gone(self, number: int) -> None:
         self.workers.pop(number, None)
         self._demands.pop(number, None)
         if self._keeper is not None:
             with contextlib.suppress(KeeperGoneError):
                 self._keeper.tell({"op": "unwatch", "worker": number})
-        task = asyncio.ensure_future(asyncio.to_thread(shutil.rmtree, self._work / str(number), ignore_errors=True))
-        self._cleaning.add(task)
-        task.add_done_callback(self._cleaning.discard)
+        self._work.discard(number)
 
     def demand_of(self, worker: Worker) -> Demand:
         """Whose a worker is."""
@@ -293,8 +284,7 @@ class LocalEngine:
     async def stop(self) -> None:
         """End every process, and wait until they are gone."""
         await self._drop_keeper()
-        if self._cleaning:
-            await asyncio.wait(self._cleaning, timeout=5)
+        await asyncio.to_thread(self._work.close)
 
 
 async def _no_folders() -> dict[str, Path]:

@@ -103,7 +103,7 @@ _NEVER: Final = (
     "clock_settime", "clock_adjtime", "adjtimex", "name_to_handle_at", "open_by_handle_at", "fanotify_init",
     "fanotify_mark", "lookup_dcookie", "iopl", "ioperm", "modify_ldt", "vhangup", "syslog", "nfsservctl", "uselib",
     "lsm_set_self_attr",
-    "shmget", "memfd_secret",  # memory that no process's account shows
+    "shmget", "msgget", "semget", "memfd_secret",  # memory that no process's account shows
 )  # fmt: skip
 
 # What makes a worker's surroundings; the zygote still has to.

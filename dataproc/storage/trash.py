@@ -55,9 +55,10 @@ class Trash:
         self._stop.set()
         self._thread.shutdown(wait=True, cancel_futures=True)
 
-    def settle(self) -> None:
-        """Wait until all that was taken is gone."""
-        self._thread.submit(int).result()
+    def settle(self, within: float | None = None) -> None:
+        """Wait until all that was taken is gone, or for so many seconds."""
+        with suppress(TimeoutError):
+            self._thread.submit(int).result(within)
 
     def later(self, work: Callable[[], object]) -> None:
         """Have a deletion done in the background; one that fails is tried again at the next start."""

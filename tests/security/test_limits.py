@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 MiB = 2**20
@@ -21,6 +23,11 @@ def test_memory_of_every_kind_is_bounded(own_server, until, kind):
         assert "DATAPROC_WORKER_MEMORY" in error.message
     assert bystander.exec("globals.recall")["cache"] == "mine"
     assert session.exec("hog.descriptors")["error"] == "EMFILE"
+
+
+def test_memory_that_no_process_shows_is_refused(session):
+    """System V semaphores, queues and segments would be the kernel's own memory, bounded and counted by nobody."""
+    assert set(session.exec("hog.kernel_objects").values()) == {errno.EPERM}
 
 
 def test_a_fork_bomb_is_bounded(session, bystander):

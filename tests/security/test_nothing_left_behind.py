@@ -7,12 +7,28 @@ import signal
 import threading
 from pathlib import Path
 
+import pytest
+
 
 def test_a_daemon_is_gone_after_its_run(session, bystander):
     """A process that left its session and group, and ignores signals, is gone when the next run looks."""
     session.exec("forker.leave_behind")
     assert session.exec("forker.held") is False
     assert len(session.exec("forker.pids")) == 2
+
+
+@pytest.mark.parametrize("how", ["closed", "deep"])
+def test_no_leavings_keep_a_server_from_starting(own_server, restart, until, how):
+    """What a run that died left in its work directory is gone, or goes when the server starts again."""
+    server = own_server("globals")
+    session = server.open_session()
+    assert session.error("globals.resist", how=how, die=True).code == -32006
+    (work,) = (server.storage / ".node" / "work").iterdir()
+    server.process.send_signal(signal.SIGKILL)
+    server.process.wait(30)
+    session.server = restart(server)
+    assert session.exec("globals.scratch")["before"] == []
+    until(lambda: not any((work / "gone").iterdir()))
 
 
 def alive(pids: list[int]) -> list[int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 
 def test_nothing_that_one_remembers_is_found_by_another(server):
     """Globals, cache, environment, builtins, imported modules, /tmp, /dev/shm and locks are each session's own."""
@@ -44,6 +46,13 @@ def test_the_work_directory_is_empty_at_the_start(session):
     assert first["before"] == second["before"] == []
     assert first["cwd"] == first["home"] == "/work"
     assert first["temporary"].startswith("/work/")
+
+
+@pytest.mark.parametrize("how", ["closed", "shut", "deep"])
+def test_the_work_directory_is_empty_whatever_was_left_there(session, how):
+    """Folders without permissions and nests deeper than a path cost neither the result nor the next run's emptiness."""
+    assert session.exec("globals.resist", how=how) == []
+    assert session.exec("globals.resist", how=how) == []
 
 
 def test_fork_false_gives_each_worker_its_own_interpreter(server):

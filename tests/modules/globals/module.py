@@ -61,6 +61,23 @@ def scratch(ctx: Context) -> dict[str, object]:
 
 
 @module.method
+def resist(ctx: Context, how: str, die: bool = False) -> list[str]:
+    """Leave in the work directory what cannot simply be deleted; what was there before."""
+    before = sorted(os.listdir(ctx.work))
+    if how == "deep":
+        for _ in range(1500):
+            os.mkdir("nest")
+            os.chdir("nest")
+    else:
+        (ctx.work / "closed" / "inner").mkdir(parents=True)
+        (ctx.work / "closed").chmod(0)
+        ctx.work.chmod(0 if how == "shut" else 0o700)
+    if die:
+        os._exit(1)
+    return before
+
+
+@module.method
 def append(ctx: Context, line: str) -> int:
     """Add a line to a file of the session under its lock; the number of lines then."""
     with ctx.lock("lines"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import mmap
 import os
@@ -123,3 +124,11 @@ def descriptors() -> dict[str, Any]:
     finally:
         for descriptor in opened:
             os.close(descriptor)
+
+
+@module.method
+def kernel_objects() -> dict[str, int]:
+    """Ask for memory that belongs to no process: System V semaphores, a queue, a segment; what each answers."""
+    library, private, mode = ctypes.CDLL(None, use_errno=True), 0, 0o600
+    asked = {"semget": (private, 32_000, mode), "msgget": (private, mode), "shmget": (private, MiB, mode)}
+    return {name: ctypes.get_errno() if getattr(library, name)(*words) < 0 else 0 for name, words in asked.items()}
