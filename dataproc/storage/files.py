@@ -7,6 +7,8 @@ import hashlib
 import os
 import stat
 import threading
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -148,7 +150,7 @@ class Files:
         name = path.names[-1]
         with opened_folder(self.tree.files) as root, opened_beneath(root, path.names[:-1]) as parent, RENAMING:
             found = os.stat(name, dir_fd=parent, follow_symlinks=False)
-            require(condition, found)
+            require(condition, behind(root, path.names, found))
             if stat.S_ISDIR(found.st_mode):
                 self._delete_folder(parent, name, recursive)
             elif path.directory:
@@ -160,6 +162,15 @@ class Files:
         if not recursive:
             raise InvalidParams.field("recursive", "the path is a directory, which is deleted only with recursive=true")
         self.folders.trash.take(parent, name)
+
+
+def behind(root: int, names: Sequence[str], found: os.stat_result) -> os.stat_result:
+    """What clients are told of what was found at `names` beneath `root`: of a link to a file inside, that file."""
+    if stat.S_ISLNK(found.st_mode):
+        with suppress(OSError), opened_beneath(root, names, os.O_PATH) as fd:
+            if stat.S_ISREG((target := os.fstat(fd)).st_mode):
+                return target
+    return found
 
 
 def require(condition: Condition, found: os.stat_result | None) -> None:

@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import re
-import stat
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -15,7 +14,7 @@ from fnmatch import translate
 from itertools import islice
 
 from dataproc.errors import InvalidParams
-from dataproc.storage.files import Entry, Files
+from dataproc.storage.files import Entry, Files, behind
 from dataproc.storage.paths import FOLDER, OWN_PREFIX, RelPath, open_beneath, opened_beneath, opened_folder
 
 MAX_LIMIT = 10_000
@@ -125,11 +124,7 @@ class _Lookup:
             found = os.stat(names[-1], dir_fd=self._opened(names[:-1]), follow_symlinks=False)
         except (OSError, UnicodeEncodeError):
             return None
-        if stat.S_ISLNK(found.st_mode):
-            with suppress(OSError), opened_beneath(self._root, self._top + names, os.O_PATH) as fd:
-                if stat.S_ISREG((target := os.fstat(fd)).st_mode):
-                    found = target
-        return Entry.of(path, found)
+        return Entry.of(path, behind(self._root, self._top + names, found))
 
     def _opened(self, below: Names) -> int:
         if self._folder is None or below != self._below:
@@ -179,7 +174,7 @@ def _read_cursor(cursor: str | None) -> Names:
         return ()
     try:
         after = json.loads(base64.urlsafe_b64decode(cursor.encode()))
-    except ValueError:
+    except (ValueError, RecursionError):
         after = None
     if not isinstance(after, list) or not after or not all(isinstance(name, str) for name in after):
         raise InvalidParams.field("cursor", "is none that a listing answered")

@@ -10,7 +10,7 @@ import uuid
 from contextlib import suppress
 
 from dataproc.errors import Conflict, InvalidParams
-from dataproc.storage.files import RENAMING, Absent, Condition, Entry, Matches, Written, require
+from dataproc.storage.files import RENAMING, Absent, Condition, Entry, Matches, Written, behind, require
 from dataproc.storage.folders import Folders, Tree
 from dataproc.storage.paths import OWN_PREFIX, RelPath, make_parents, open_beneath, opened_folder
 
@@ -111,12 +111,12 @@ class Upload:
 
     def _put_in_place(self, condition: Condition) -> bool:
         """Whether nothing was there before."""
-        *above, name = self._path.names
+        above = list(self._path.names[:-1])
         with opened_folder(self._tree.incoming) as incoming, opened_folder(self._tree.files) as root:
             parent = self._parent(root, above, condition)
             try:
                 with RENAMING:
-                    return self._rename(incoming, parent, name, condition)
+                    return self._rename(incoming, root, parent, condition)
             finally:
                 os.close(parent)
 
@@ -129,10 +129,10 @@ class Upload:
             require(condition, None)
             raise
 
-    def _rename(self, incoming: int, parent: int, name: str, condition: Condition) -> bool:
-        found = None
+    def _rename(self, incoming: int, root: int, parent: int, condition: Condition) -> bool:
+        name, found = self._path.names[-1], None
         with suppress(FileNotFoundError):
-            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            found = behind(root, self._path.names, os.stat(name, dir_fd=parent, follow_symlinks=False))
         require(condition, found)
         if isinstance(condition, Absent):
             try:  # a link, unlike a rename, does not replace what a module made in this instant

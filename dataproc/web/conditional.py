@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
 
@@ -12,15 +12,23 @@ from dataproc.errors import InvalidParams
 from dataproc.storage.files import Absent, Condition, Entry, Matches
 
 _TAG = re.compile(r'(W/)?("[^"]*")')
-_RANGE = re.compile(r"bytes\s*=\s*(\d*)\s*-\s*(\d*)\s*", re.ASCII)
+_RANGE = re.compile(r"bytes\s*=\s*(\d*)\s*-\s*(\d*)\s*", re.ASCII | re.IGNORECASE)
 _WANTED = re.compile(r"(?:^|,)\s*sha-256\s*=\s*(\d+)")
-_SHA256 = re.compile(r"(?:^|,)\s*sha-256\s*=\s*(?::([^:]*):)?")
+_SHA256 = re.compile(r"(?:^|,)\s*sha-256\s*=\s*(?::([^:]*):)?", re.IGNORECASE)
 
 
 class RangeNotSatisfiable(InvalidParams):
     """The range begins behind the end of the file."""
 
     http_status = 416
+
+
+def combined(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Headers by name; one that came in several lines is one list (RFC 9110, 5.3)."""
+    found: dict[str, str] = {}
+    for name, value in headers:
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
 
 
 def last_modified(entry: Entry) -> str:
@@ -75,11 +83,11 @@ def byte_range(headers: Mapping[str, str], entry: Entry) -> range | None:
 
 def sent_sha256(headers: Mapping[str, str]) -> bytes | None:
     """The SHA-256 of `Content-Digest` (RFC 9530); None where it is not sent. Raises InvalidParams."""
-    found = _SHA256.search(headers.get("content-digest", ""))
-    if found is None:
+    found = list(_SHA256.finditer(headers.get("content-digest", "")))
+    if not found:
         return None
     try:
-        digest = base64.b64decode(found[1] or "", validate=True)
+        digest = base64.b64decode(found[-1][1] or "", validate=True)
     except ValueError:
         digest = b""
     if len(digest) != 32:
@@ -105,5 +113,5 @@ def _same(if_range: str | None, entry: Entry) -> bool:
 def _date(text: str | None) -> datetime | None:
     try:
         return parsedate_to_datetime(text) if text else None
-    except ValueError:
+    except (ValueError, OverflowError):
         return None

@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote_to_bytes
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import ClientDisconnect
 
 from dataproc.access.scopes import require
@@ -31,6 +32,7 @@ from dataproc.web.auth import by_proxy, principal_of
 from dataproc.web.conditional import (
     RangeNotSatisfiable,
     byte_range,
+    combined,
     last_modified,
     not_modified,
     repr_digest,
@@ -54,6 +56,20 @@ SAFETY = {
 
 ARCHIVES: dict[Kind, str] = {"zip": "application/zip", "tar.gz": "application/gzip"}
 
+
+class _AnyConvertor(Convertor[str]):
+    """`path` of Starlette ends at the first line break, which the name of a file may have."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("any", _AnyConvertor())
 router = APIRouter(tags=["files"], responses=REFUSALS)
 
 
@@ -92,6 +108,10 @@ async def _workspace(request: Request, scope: str) -> AsyncIterator[Workspace]:
         yield system.workspaces.of(principal.session, principal.key)
     finally:
         system.sessions.leave(principal.session)
+
+
+def _headers(request: Request) -> dict[str, str]:
+    return combined(request.headers.items())
 
 
 def _system(request: Request) -> System:
@@ -146,8 +166,8 @@ _READ_ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.head(PREFIX + "{path:path}", response_class=Response, summary="What a file is, without its bytes")
-@router.get(PREFIX + "{path:path}", response_class=Response, responses=_READ_ANSWERS, summary="Read a file, or list")
+@router.head(PREFIX + "{path:any}", response_class=Response, summary="What a file is, without its bytes")
+@router.get(PREFIX + "{path:any}", response_class=Response, responses=_READ_ANSWERS, summary="Read a file, or list")
 async def read(
     request: Request,
     workspace: ToRead,
@@ -164,7 +184,7 @@ async def read(
     reading = await workspace.read(path)
     answer = None
     try:
-        wanted = wants_sha256(request.headers)
+        wanted = wants_sha256(_headers(request))
         told = {"Repr-Digest": repr_digest(await _system(request).workspaces.hashing.sha256(reading))} if wanted else {}
         answer = _file_answer(request, workspace, path, reading)
         answer.headers.update(told)
@@ -183,7 +203,7 @@ async def _archive(workspace: Workspace, path: RelPath, kind: Kind, glob: str | 
 
 
 @router.put(
-    PREFIX + "{path:path}",
+    PREFIX + "{path:any}",
     status_code=201,
     response_class=Response,
     responses={
@@ -199,35 +219,36 @@ async def write(request: Request, workspace: ToWrite, path: ClientPath) -> Respo
     """The body becomes the file, whole or not at all: 201 for a new one, 204 for one that was there."""
     if "content-range" in request.headers:
         raise InvalidParams.field("Content-Range", "a part of a file cannot be put; send all of it")
-    condition, sha256 = write_condition(request.headers), sent_sha256(request.headers)
+    headers = _headers(request)
+    condition, sha256 = write_condition(headers), sent_sha256(headers)
     try:
         body = chunks(request, _system(request).settings.upload_limit)
         written = await workspace.write(path, body, condition, sha256, _announced(request))
     except ClientDisconnect:
         return Response(status_code=400)  # for nobody: the client has gone, and nothing was kept
-    headers = {"ETag": written.entry.etag, "Last-Modified": last_modified(written.entry)}
+    told = {"ETag": written.entry.etag, "Last-Modified": last_modified(written.entry)}
     if written.created:
-        headers["Location"] = quote(PREFIX + str(written.entry.path))
-    return Response(status_code=201 if written.created else 204, headers=headers)
+        told["Location"] = quote(PREFIX + str(written.entry.path))
+    return Response(status_code=201 if written.created else 204, headers=told)
 
 
-@router.delete(PREFIX + "{path:path}", status_code=204, response_class=Response, summary="Delete a file")
+@router.delete(PREFIX + "{path:any}", status_code=204, response_class=Response, summary="Delete a file")
 async def delete(request: Request, workspace: ToWrite, path: ClientPath, recursive: bool = False) -> Response:
     """Deletes a file, or with `recursive` a directory and all that is in it."""
-    await workspace.delete(path, write_condition(request.headers), recursive=recursive)
+    await workspace.delete(path, write_condition(_headers(request)), recursive=recursive)
     return Response(status_code=204)
 
 
 def _file_answer(request: Request, workspace: Workspace, path: RelPath, reading: Reading) -> Response:
-    entry = reading.entry
-    if not_modified(request.headers, entry):
+    entry, headers = reading.entry, _headers(request)
+    if not_modified(headers, entry):
         return Response(status_code=304, headers=_about(entry))
     if (elsewhere := _by_the_proxy(request, workspace, path, reading)) is not None:
         told = {**_about(entry), "X-Accel-Redirect": elsewhere}
         del told["Accept-Ranges"]  # the proxy says so itself
         return Response(headers=told)
     try:
-        return FileStream(reading, byte_range(request.headers, entry), _about(entry))
+        return FileStream(reading, byte_range(headers, entry), _about(entry))
     except RangeNotSatisfiable as error:
         answer = envelope(request, error, error.http_status)
         answer.headers["Content-Range"] = f"bytes */{entry.size}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -12,6 +13,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from dataproc import jsonrpc
 from dataproc.errors import (
@@ -50,6 +52,8 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     404: {"model": Refusal, "description": "Nothing of that name"},
     503: {"model": Refusal, "description": "The storage does not answer, or a bound is reached"},
 }
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 _KINDS: dict[int, type[DataprocError]] = {401: Unauthorized, 403: Forbidden, 404: NotFound, 413: TooLarge}
 
@@ -93,7 +97,13 @@ async def _http(request: Request, error: Exception) -> Response:
     response = envelope(request, kind(told), error.status_code)
     for name, value in (error.headers or {}).items():
         response.headers[name] = value
+    if error.status_code == 405:  # what raised it knows the methods of one route alone
+        response.headers["Allow"] = ", ".join(filter(partial(_is_allowed, request), METHODS))
     return response
+
+
+def _is_allowed(request: Request, method: str) -> bool:
+    return any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)
 
 
 async def _unprocessable(request: Request, error: Exception) -> Response:

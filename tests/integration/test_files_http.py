@@ -197,6 +197,55 @@ def test_put_get_head(served: Served) -> None:
     assert served.ask("GET", "a%20b/t.csv").body == b""
 
 
+def test_headers_in_several_lines(served: Served) -> None:
+    """Lists that come in several lines count as one: conditions, and digests, of which the last of a kind counts."""
+
+    def asked(method: str, name: str, *values: str) -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=DEADLINE)
+        connection.putrequest(method, f"{PREFIX}f")
+        for header, value in [("Xdata-Session-Token", served.token), *((name, value) for value in values)]:
+            connection.putheader(header, value)
+        connection.putheader("Content-Length", "0")
+        connection.endheaders()
+        status = connection.getresponse().status
+        connection.close()
+        return status
+
+    right, wrong = (base64.b64encode(hashlib.sha256(data).digest()).decode() for data in (b"", b"x"))
+    assert asked("PUT", "Content-Digest", "sha-512=:xx:", f"sha-256=:{wrong}:") == 400
+    assert asked("PUT", "Content-Digest", f"SHA-256=:{wrong}:") == 400
+    assert asked("PUT", "Content-Digest", f"sha-256=:{wrong}:", f"sha-256=:{right}:") == 201
+    tag = served.ask("HEAD", "f").headers["ETag"]
+    assert asked("GET", "If-None-Match", '"other"', tag) == 304
+    assert asked("PUT", "If-Match", '"other"', tag) == 204
+
+
+def test_other_methods_are_told_which_there_are(served: Served) -> None:
+    """405 names all methods of the address."""
+    refused = served.ask("POST", "f", b"x")
+    assert (refused.status, refused.headers["Allow"]) == (405, "GET, HEAD, PUT, DELETE")
+
+
+def test_names_with_line_breaks(served: Served) -> None:
+    """What a module may call a file, a client can read, write and delete."""
+    for name in ("a%0Ab", "%0A", "a%0A", "a%0D%0Ab/c"):
+        assert served.ask("PUT", name, b"x").status == 201
+        assert served.ask("GET", name).body == b"x"
+        assert served.ask("DELETE", name).status == 204
+
+
+def test_the_etag_behind_a_link_is_a_condition(served: Served) -> None:
+    """A file that is read through a link is replaced, or deleted, by the ETag that was read; only the link goes."""
+    served.ask("PUT", "f", b"1")
+    for name in ("one", "two"):
+        (served.folder / "files" / name).symlink_to("f")
+    tag = served.ask("GET", "one").headers["ETag"]
+    assert served.ask("PUT", "one", b"2", {"If-Match": '"other"'}).status == 412
+    assert served.ask("PUT", "one", b"2", {"If-Match": tag}).status == 204
+    assert served.ask("DELETE", "two", headers={"If-Match": tag}).status == 204
+    assert (served.ask("GET", "f").body, served.ask("GET", "one").body) == (b"1", b"2")
+
+
 def test_a_file_larger_than_a_chunk_comes_back_whole(served: Served) -> None:
     """A body in many pieces, without a length, is stored and sent bit by bit the same."""
     data = os.urandom(3 * CHUNK + 7)
@@ -209,7 +258,7 @@ def test_a_file_larger_than_a_chunk_comes_back_whole(served: Served) -> None:
     ("asked", "status", "body", "content_range"),
     [
         ("bytes=0-0", 206, b"0", "bytes 0-0/10"),
-        ("bytes=8-", 206, b"89", "bytes 8-9/10"),
+        ("Bytes=8-", 206, b"89", "bytes 8-9/10"),
         ("bytes=-3", 206, b"789", "bytes 7-9/10"),
         ("bytes=-30", 206, b"0123456789", "bytes 0-9/10"),
         ("bytes=5-500", 206, b"56789", "bytes 5-9/10"),
@@ -250,6 +299,8 @@ def test_conditions(served: Served) -> None:
     assert served.ask("GET", "f", headers={"If-None-Match": '"other"'}).status == 200
     assert served.ask("GET", "f", headers={"If-Modified-Since": made.headers["Last-Modified"]}).status == 304
     assert served.ask("GET", "f", headers={"If-Modified-Since": "soon"}).status == 200
+    odd = "Mon, 01 Jan 2001 00:00:00 +" + "9" * 20
+    assert served.ask("GET", "f", headers={"If-Modified-Since": odd}).status == 200
     refused = served.ask("PUT", "f", b"2", {"If-None-Match": "*"})
     assert (refused.status, refused.error["code"], refused.error["data"]["name"]) == (412, -32011, "conflict")
     assert served.ask("PUT", "f", b"2", {"If-Match": tag}).status == 204
@@ -293,7 +344,7 @@ def test_listing(served: Served) -> None:
         cursor = page["cursor"]
     assert seen == ["a.csv", "b.txt", "d", "d/x"]
     assert [entry["path"] for entry in json.loads(served.ask("GET", "?glob=**/x").body)["entries"]] == ["d/x"]
-    for query in ("?limit=0", "?limit=x", "?cursor=x", "?cursor=W10="):
+    for query in ("?limit=0", "?limit=x", "?cursor=x", "?cursor=W10=", f"?cursor={'W1tb' * 5000}"):
         assert served.ask("GET", query).error["code"] == -32602
 
 
