@@ -6,8 +6,9 @@ docs/settings.md is generated from the descriptions here. Durations are seconds,
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
+    DotEnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -25,6 +27,12 @@ Seconds = Annotated[float, Field(gt=0), "seconds"]  # the word is for docs/setti
 WholeSeconds = Annotated[int, Field(gt=0), "seconds"]
 Bytes = Annotated[int, Field(gt=0), "bytes"]
 Count = Annotated[int, Field(gt=0)]
+UNIX_PEER = re.compile(r"unix(:[0-9]+)?")
+
+
+def words_of(listed: str) -> list[str]:
+    """What stands between the commas."""
+    return [word for part in listed.split(",") if (word := part.strip())]
 
 
 def _cores() -> int:
@@ -221,6 +229,30 @@ class Settings(BaseSettings):
         "auto", description="`auto` is JSON unless stderr is a terminal."
     )
 
+    @field_validator("log_level", "log_format", "sandbox", mode="before")
+    @classmethod
+    def _in_any_case(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("forwarded_allow_ips")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        for word in words_of(value):
+            ip_network(word, strict=False)
+        return value
+
+    @field_validator("gateway_peers")
+    @classmethod
+    def _peers(cls, value: str) -> str:
+        for word in words_of(value):
+            if UNIX_PEER.fullmatch(word):
+                continue
+            try:
+                ip_network(word)
+            except ValueError as error:
+                raise ValueError(f"{error}; write networks, `unix` or `unix:<uid>`") from None
+        return value
+
     @field_validator("cra_timeout_minutes")
     @classmethod
     def _clamped(cls, value: int) -> int:
@@ -250,8 +282,10 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        sources = [init_settings, env_settings, dotenv_settings, SecretFileSource(settings_cls)]
-        if named := os.environ.get("DATAPROC_CONFIG"):
+        lines = dotenv_settings.env_vars if isinstance(dotenv_settings, DotEnvSettingsSource) else {}
+        said = {**lines, **{name.lower(): value for name, value in os.environ.items()}}
+        sources = [init_settings, env_settings, dotenv_settings, SecretFileSource(settings_cls, said)]
+        if named := said.get("dataproc_config"):
             if not Path(named).is_file():  # pydantic-settings would go on without it, silently
                 raise FileNotFoundError(f"DATAPROC_CONFIG names {named}, and there is no such file")
             sources.append(TomlConfigSettingsSource(settings_cls, Path(named)))
@@ -316,8 +350,13 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
 class SecretFileSource(PydanticBaseSettingsSource):
     """`DATAPROC_GATEWAY_SECRET_FILE=/run/secrets/x` gives what stands in that file, for every field."""
 
+    def __init__(self, settings_cls: type[BaseSettings], said: Mapping[str, str | None]) -> None:
+        """said: the variables, by their names in lower case."""
+        super().__init__(settings_cls)
+        self._said = said
+
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
-        named = os.environ.get(f"DATAPROC_{field_name.upper()}_FILE")
+        named = self._said.get(f"dataproc_{field_name}_file")
         return (Path(named).read_text().strip() if named else None), field_name, False
 
     def __call__(self) -> dict[str, Any]:

@@ -10,10 +10,9 @@ from dataproc.access.credentials import Credentials
 from dataproc.access.scopes import GATEWAY_SCOPES, parse_scopes
 from dataproc.database.secret import digest, same
 from dataproc.errors import InvalidParams, Unauthorized
-from dataproc.settings import Settings
+from dataproc.settings import UNIX_PEER, Settings, words_of
 from dataproc.types import GATEWAY_PREFIX, SESSION_ID, Principal
 
-_UID = re.compile(r"unix:[0-9]+")
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 
 
@@ -21,7 +20,6 @@ class Gateways:
     """Tells trusted peers from others, and makes principals of what the trusted ones say."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises ValueError where DATAPROC_GATEWAY_PEERS cannot be read."""
         secret = settings.gateway_secret
         self._secret = digest(secret.get_secret_value()) if secret and secret.get_secret_value() else None
         self._networks, self._uids = _peers(settings.gateway_peers)
@@ -58,16 +56,13 @@ def _peers(text: str) -> tuple[tuple[IPv4Network | IPv6Network, ...], frozenset[
     """Networks, and uids as `unix:<uid>`: `unix` stands for the server's own and root."""
     networks: list[IPv4Network | IPv6Network] = []
     uids: set[str] = set()
-    for word in filter(None, (part.strip() for part in text.split(","))):
+    for word in words_of(text):
         if word == "unix":
             uids |= {f"unix:{os.getuid()}", "unix:0"}
-        elif _UID.fullmatch(word):
+        elif UNIX_PEER.fullmatch(word):
             uids.add(word)
         else:
-            try:
-                networks.append(ip_network(word))
-            except ValueError as error:
-                raise ValueError(f"DATAPROC_GATEWAY_PEERS: {error}; write networks, `unix` or `unix:<uid>`") from None
+            networks.append(ip_network(word))
     return tuple(networks), frozenset(uids)
 
 

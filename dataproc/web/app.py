@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dataproc.telemetry import METRICS
 from dataproc.web import VERSION, cra, events, files, model_upload, openrpc, probes, refusals
 from dataproc.web.asgi import REQUEST_ID_OF_REPLY, request_id_of
-from dataproc.web.auth import SESSION_OF_REPLY, Resolve, networks
+from dataproc.web.auth import SESSION_OF_REPLY, Resolve
 from dataproc.web.background import Background
 from dataproc.web.catalogue_api import dataset_methods, model_store_methods
 from dataproc.web.dataproc_api import dataproc_methods, module_methods
@@ -33,7 +33,6 @@ def create_app(system: System) -> FastAPI:
     """
     settings, background = system.settings, Background()
     METRICS.build(VERSION)
-    networks(settings.forwarded_allow_ips)  # what cannot be read is to be told at the start
     tables = {
         "/api/v1/session/jsonrpc": session_methods(settings),
         "/api/v2/session/jsonrpc": session_methods(settings),

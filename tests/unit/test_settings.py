@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -35,12 +37,35 @@ def test_loopback(host: str, loopback: bool) -> None:
         {"tls_cert": "cert.pem"},
         {"credential_cache": 2},
         {"warm_memory": 0},
+        {"gateway_peers": "10.0.0.0/8, 10.0.0.0/99"},
+        {"gateway_peers": "unix:root"},
+        {"forwarded_allow_ips": "proxy"},
     ],
 )
 def test_refused(wrong: dict[str, object]) -> None:
     """Values out of their bounds, and settings that need another, are refused."""
     with pytest.raises(ValidationError):
         Settings(_env_file=None, **wrong)  # type: ignore[arg-type]
+
+
+def test_words_are_taken_in_any_case() -> None:
+    """`INFO` is what other programs call a level."""
+    settings = Settings(_env_file=None, log_level="INFO", log_format="Json", sandbox="AUTO")
+    assert (settings.log_level, settings.log_format, settings.sandbox) == ("info", "json", "auto")
+
+
+def test_files_are_named_in_env_files_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line of `.env` names a secret's file, and the TOML file, as a variable does; a variable wins."""
+    monkeypatch.chdir(tmp_path)
+    Path(".env").write_text("DATAPROC_GATEWAY_SECRET_FILE=secret\nDATAPROC_CONFIG=config.toml\n")
+    Path("secret").write_text("hush\n")
+    Path("config.toml").write_text("queue_limit = 7\n")
+    Path("other.toml").write_text("queue_limit = 8\n")
+    settings = Settings()
+    assert settings.gateway_secret is not None
+    assert (settings.gateway_secret.get_secret_value(), settings.queue_limit) == ("hush", 7)
+    monkeypatch.setenv("DATAPROC_CONFIG", "other.toml")
+    assert Settings().queue_limit == 8
 
 
 def test_misspelt_variables_are_named() -> None:

@@ -55,12 +55,6 @@ def test_peers_are_trusted_by_the_secret() -> None:
     assert not _gateways(secret="").trusts(_from(None, gateway_secret=""))
 
 
-def test_settings_that_cannot_be_read_are_named() -> None:
-    """A typing error in the networks stops the start and says where."""
-    with pytest.raises(ValueError, match="DATAPROC_GATEWAY_PEERS"):
-        _gateways("10.0.0.0/99")
-
-
 def test_without_more_the_call_has_its_session_alone() -> None:
     """No scopes and no key named: exec and files, and an owner that is no other session's and no key's."""
     principal = _gateways().principal(_from(None))
