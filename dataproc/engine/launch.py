@@ -14,6 +14,7 @@ from dataproc.engine.confine import PLACES, Walls
 from dataproc.engine.mounts import MODULE
 from dataproc.module import Generation
 from dataproc.settings import Settings
+from dataproc.types import wire_id
 
 BOOT = f"import sys; sys.path.insert(0, {view.LIBRARY!r}); from dataproc.engine.zygote import main; main()"
 BARE_BOOT = "from dataproc.engine.zygote import main; main()"
@@ -112,7 +113,7 @@ class Ground:
         processes = profile.processes if self.namespaces else 2**20  # elsewhere the uid is shared with others
         limits = Limits(profile.memory, processes, settings.worker_open_files, settings.worker_file_size)
         return {
-            "session": demand.session or "",
+            "session": wire_id(demand.session or ""),
             "limits": asdict(limits),
             "trees": sorted(paths) if self.namespaces else [],
             "places": {name: PLACES[name] if self.namespaces else str(path) for name, path in paths.items()},

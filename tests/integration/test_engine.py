@@ -107,6 +107,12 @@ async def test_a_worker_is_kept_warm_for_its_session_alone(house: House) -> None
     assert await house.pool.lease(house.demand("echo", "two"), house.folders("two")) is not worker
 
 
+async def test_a_module_knows_a_gateway_s_session_as_the_gateway_does(house: House) -> None:
+    """`ctx.session_id` is the id on the wire, not the one that it is kept under."""
+    ended = await house.call("echo", "where", session="gw.their-session")
+    assert ended.result["session_id"] == "their-session"
+
+
 async def test_the_warm_set_is_bounded_and_the_oldest_go(tmp_path: Path) -> None:
     """One idle worker too many ends the one that was used longest ago."""
     async with a_house(tmp_path, warm_workers=2) as house:
