@@ -48,6 +48,12 @@ def require_exec(principal: Principal, module: str, method: str) -> None:
         raise Forbidden(f"the credentials lack the scope {scope}", scope=scope)
 
 
+def require_some_exec(principal: Principal) -> None:
+    """Raises Forbidden unless the caller may run something, and so look at runs."""
+    if not any(scope.partition(":")[0] == EXEC for scope in principal.scopes):
+        raise Forbidden(f"the credentials lack the scope {EXEC}", scope=EXEC)
+
+
 def parse_scopes(words: Iterable[str], field: str) -> frozenset[str]:
     """The scopes that `words` name. Raises InvalidParams, naming `field`, for an empty set or a word that is none."""
     given = list(words)

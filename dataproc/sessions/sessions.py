@@ -221,7 +221,7 @@ class Sessions(Endings):
         if token is not None and session_id is not None:
             raise InvalidParams.field("session_id", "names the session a second time: give `token` or `session_id`")
         if token is not None:
-            found = await self.tokens.find(principal, token)
+            found = await self.tokens.find(principal, token, of_all)
             session = found.session if found else None
         else:
             session = await self._by_id(principal, session_id, of_all)

@@ -31,11 +31,11 @@ class Tokens:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def find(self, principal: Principal, token: str) -> Token | None:
-        """The record of a token of the caller's key; None for all others."""
+    async def find(self, principal: Principal, token: str, of_all: bool = False) -> Token | None:
+        """The record of a token of the caller's key, or with `of_all` of any; None for all others."""
         proof = digest(token)
         found = await self._database.read(lambda connection: statements.find_token(connection, proof))
-        return found if found is not None and found.key == principal.key else None
+        return found if found is not None and (of_all or found.key == principal.key) else None
 
     async def verify(self, principal: Principal, token: str) -> bool:
         """Whether `token` is one of the caller's key, and opens a session now."""

@@ -12,8 +12,8 @@ from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Message, Send
 
-from dataproc.access.scopes import EXEC
-from dataproc.errors import Forbidden, InvalidParams
+from dataproc.access.scopes import require_some_exec
+from dataproc.errors import InvalidParams
 from dataproc.events import Event
 from dataproc.types import Principal
 from dataproc.web.auth import principal_of
@@ -42,8 +42,7 @@ async def events(
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> StreamingResponse:
     """Events after `Last-Event-ID`, or from the first, until the run has ended. Each has an id, a kind and JSON."""
-    if not any(scope == EXEC or scope.startswith(f"{EXEC}:") for scope in principal.scopes):
-        raise Forbidden(f"the events of runs need the scope {EXEC}", scope=EXEC)
+    require_some_exec(principal)
     system = cast("System", request.app.state.system)
     found = await system.ledger.watch(principal, run_id, _number(last_event_id), KEEP_ALIVE)
     return Stream(_written(found), media_type="text/event-stream", headers=HEADERS)

@@ -8,7 +8,7 @@ import re
 from datetime import datetime
 from typing import Any
 
-from dataproc.access.scopes import ADMIN, EXEC, require_exec
+from dataproc.access.scopes import ADMIN, EXEC, require_exec, require_some_exec
 from dataproc.database.idempotency import MOST, Claim
 from dataproc.database.runs import Wanted
 from dataproc.errors import Conflict, Forbidden, InvalidParams, MethodNotFound, ModuleNotFound, NotFound, Overloaded
@@ -134,6 +134,7 @@ def _reach(exchange: Exchange, every_key: bool) -> Principal | None:
     """Whose runs are meant: the caller's, or with `all` everybody's."""
     principal = exchange.principal
     if not every_key:
+        require_some_exec(principal)
         return principal
     if principal.via != "key" or ADMIN not in principal.scopes:
         raise Forbidden("runs of all keys take a key with the scope admin", scope=ADMIN)

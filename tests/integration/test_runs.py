@@ -172,7 +172,10 @@ def test_runs_of_others_are_unknown(server: Server, session: Session) -> None:
 
 
 def test_an_operator_sees_all_runs(server: Server, session: Session) -> None:
-    """With `all`, a key with `admin` finds runs of other keys; another key is told that it may not."""
+    """With `all`, a key with `admin` finds runs of other keys; another key is told that it may not.
+
+    Without it the scope is none for runs.
+    """
     run_id = submit(session, "echo.echo", value=1)
     made = subprocess.run(
         [DATAPROC_COMMAND, "key", "create", "--name", "operator", "--scopes", "admin", "-o", "json"],
@@ -186,6 +189,9 @@ def test_an_operator_sees_all_runs(server: Server, session: Session) -> None:
     with pytest.raises(RpcError) as refused:
         server.rpc(DATAPROC, "dataproc.list_runs", {"all": True}, server.key)
     assert refused.value.data["scope"] == "admin"
+    with pytest.raises(RpcError) as refused:
+        server.rpc(DATAPROC, "dataproc.list_runs", {}, operator)
+    assert refused.value.data["scope"] == "dataproc.exec"
 
 
 def test_a_cancel_reaches_the_process(session: Session) -> None:

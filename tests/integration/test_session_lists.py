@@ -114,6 +114,16 @@ class TestOperators:
         assert view["ended_by"].startswith("key:")
         assert (await call(admin, "session.list_sessions"))["error"]["data"]["scope"] == "session.manage"
 
+    async def test_a_token_names_the_session_of_another_key(
+        self, client: httpx.AsyncClient, admin: httpx.AsyncClient
+    ) -> None:
+        """With `all` an operator finds and ends a session by its token as by its id."""
+        opened = await open_session(client)
+        named = {"token": opened["access_token"], "all": True}
+        assert (await call(admin, "session.get_session", named))["result"]["id"] == opened["session_id"]
+        assert (await call(admin, "session.close_session", named))["result"] is True
+        assert await listed(admin, all=True, state="open") == []
+
     async def test_without_admin_nobody_does(self, world: World, client: httpx.AsyncClient) -> None:
         """Not by a key, and not by a token that carries the scope: it acts in its session alone."""
         async with world.client(with_key(await world.key(scopes=sorted(ALL_SCOPES)))) as full:
