@@ -85,6 +85,7 @@ class SessionEnded(DataprocError):
     """The token's session is over or closing: `data.reason`, `data.ended_at`."""
 
     code, name, http_status = -32003, "session_ended", 401
+    session: str | None = None  # its id where it is known, for the header of the reply
 
 
 class ModuleNotFound(DataprocError):

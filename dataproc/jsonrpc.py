@@ -62,7 +62,11 @@ def parse(body: bytes | bytearray, *, max_depth: int = 100, max_batch: int = 100
     if not value:
         raise InvalidRequest("an empty array is no batch: a batch holds at least one request")
     if len(value) > max_batch:
-        raise InvalidRequest(f"a batch of {len(value)} calls is above the limit of {max_batch}", limit=max_batch)
+        raise InvalidRequest(
+            f"a batch of {len(value)} calls is above the limit of {max_batch} (DATAPROC_BATCH_LIMIT)",
+            limit=max_batch,
+            used=len(value),
+        )
     return Batch(tuple(map(_request, value)))
 
 
@@ -182,7 +186,7 @@ def _no_json(text: str, error: json.JSONDecodeError) -> ParseError:
 
 
 def _too_deep(limit: int) -> ParseError:
-    return ParseError(f"the body is nested deeper than {limit} levels", limit=limit)
+    return ParseError(f"the body is nested deeper than {limit} levels (DATAPROC_JSON_DEPTH)", limit=limit)
 
 
 def _deeper(value: Any, limit: int) -> bool:

@@ -116,7 +116,7 @@ class Restoring:
         if session.state == "closing":
             raise Conflict("the session is still being ended: try again in a moment")
         if session.kept_until is None or session.kept_until <= self.now:
-            error = ended(session.reason or "closed", session.ended_at or self.now)
+            error = ended(session.id, session.reason or "closed", session.ended_at or self.now)
             error.message = "the session's files are gone: it cannot be restored"
             raise error
 

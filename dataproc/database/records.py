@@ -86,13 +86,13 @@ def over(session: Session, now: datetime) -> SessionEnded | None:
     """
     if session.state == "open":
         if session.expires_at is not None and session.expires_at <= now:
-            return ended("expired", session.expires_at)
+            return ended(session.id, "expired", session.expires_at)
         return None
     closing = session.state == "closing" and session.reason == "closed"
-    return ended("closing" if closing else session.reason or "closed", session.ended_at or now)
+    return ended(session.id, "closing" if closing else session.reason or "closed", session.ended_at or now)
 
 
-def ended(reason: str, ended_at: datetime) -> SessionEnded:
+def ended(session_id: str, reason: str, ended_at: datetime) -> SessionEnded:
     """The error of a session that takes no calls."""
     how = {
         "closing": "is being closed",
@@ -101,8 +101,10 @@ def ended(reason: str, ended_at: datetime) -> SessionEnded:
         "idle": "was not used for longer than it may be",
         "revoked": "ended because its key was revoked",
     }[reason]
-    return SessionEnded(
+    error = SessionEnded(
         f"the session {how}: open a new one, and delete the token if it was saved",
         reason=reason,
         ended_at=rfc3339(ended_at),
     )
+    error.session = session_id
+    return error

@@ -47,7 +47,7 @@ class Use:
         idle_since = session.idle_expires_at
         if idle_since is None or idle_since > now or session.id in self:
             return None
-        return ended("idle", idle_since)
+        return ended(session.id, "idle", idle_since)
 
     def begin(self, session_id: str) -> None:
         """A run or a transfer begins."""

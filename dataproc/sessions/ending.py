@@ -36,7 +36,7 @@ class Endings:
     def enter(self, session_id: str) -> None:
         """A run or a transfer begins. Raises SessionEnded where this server has begun to end the session."""
         if session_id in self._database.gone:
-            raise ended("closing", self._database.now())
+            raise ended(session_id, "closing", self._database.now())
         self._use.begin(session_id)
 
     def leave(self, session_id: str) -> None:

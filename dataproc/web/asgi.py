@@ -48,7 +48,7 @@ def require_json(content_type: bytes | None) -> None:
     if content_type is None or content_type == b"application/json":
         return
     named = content_type.partition(b";")[0].strip().lower()
-    if not _JSON_TYPE.fullmatch(named):
+    if named and not _JSON_TYPE.fullmatch(named):
         shown = named[:100].decode("ascii", "replace")
         raise UnsupportedType(f"the body is declared to be {shown}; add the header `Content-Type: application/json`")
 
@@ -56,7 +56,7 @@ def require_json(content_type: bytes | None) -> None:
 async def read_body(receive: Receive, content_length: bytes | None, limit: int) -> bytes:
     """The whole body. Raises TooLarge as soon as it is clear that it is, whatever Content-Length said."""
     if content_length is not None and content_length.isdigit() and int(content_length[:20]) > limit:
-        raise _too_large(limit)
+        raise _too_large(limit, int(content_length[:20]))
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -98,5 +98,7 @@ def status_of(error: DataprocError) -> int:
     return error.http_status
 
 
-def _too_large(limit: int) -> TooLarge:
-    return TooLarge(f"the body is larger than {limit} bytes", limit=limit)
+def _too_large(limit: int, size: int | None = None) -> TooLarge:
+    known = {} if size is None else {"size": size}
+    has = "more" if size is None else f"{size} bytes"
+    return TooLarge(f"a body may have {limit} bytes (DATAPROC_REQUEST_LIMIT), this one has {has}", limit=limit, **known)

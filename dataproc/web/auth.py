@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from dataproc import headers as names
 from dataproc.access import Credentials, scopes
-from dataproc.errors import DataprocError, Unauthorized
+from dataproc.errors import DataprocError, SessionEnded, Unauthorized
 from dataproc.settings import Settings
 from dataproc.telemetry import METRICS
 from dataproc.types import Actor, Principal, wire_id
@@ -34,10 +34,17 @@ async def authenticate(scope: Scope, system: System) -> Principal:
 
     Raises Unauthorized, SessionEnded, Overloaded where the key makes too many calls.
     """
-    principal = await checked(Credentials.from_headers(scope["headers"], peer_of(scope)), scope, system)
-    system.authenticator.rates.charge(principal.key)
-    if principal.via == "gateway":
-        await system.sessions.adopt(principal)
+    try:
+        principal = await checked(Credentials.from_headers(scope["headers"], peer_of(scope)), scope, system)
+        if principal.session is not None:
+            scope[SESSION_OF_REPLY] = wire_id(principal.session)
+        system.authenticator.rates.charge(principal.key)
+        if principal.via == "gateway":
+            await system.sessions.adopt(principal)
+    except SessionEnded as error:
+        if error.session is not None:
+            scope[SESSION_OF_REPLY] = wire_id(error.session)
+        raise
     return principal
 
 
@@ -87,10 +94,7 @@ def actor(scope: Scope, principal: Principal, settings: Settings, request_id: st
 
 async def principal_of(request: Request) -> Principal:
     """The same as a dependency of ordinary routes: `Annotated[Principal, Depends(principal_of)]`."""
-    principal = await authenticate(request.scope, cast("System", request.app.state.system))
-    if principal.session is not None:
-        request.scope[SESSION_OF_REPLY] = wire_id(principal.session)
-    return principal
+    return await authenticate(request.scope, cast("System", request.app.state.system))
 
 
 def peer_of(scope: Scope) -> str | None:

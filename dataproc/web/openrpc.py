@@ -71,6 +71,7 @@ def router(tables: Mapping[str, tuple[RpcMethod, ...]], url: str) -> APIRouter:
     described = document(((path, method) for path, methods in tables.items() for method in methods), url)
     routes = APIRouter(tags=["description"])
 
+    @routes.head("/openrpc.json", include_in_schema=False)
     @routes.get("/openrpc.json", summary="OpenRPC description of the JSON-RPC endpoints")
     async def openrpc_json() -> dict[str, Any]:
         return described

@@ -27,12 +27,14 @@ router = APIRouter(tags=["probes"])
 PATIENCE = 5.0  # seconds for one check: a probe that hangs tells its asker nothing
 
 
+@router.head("/livez", include_in_schema=False)
 @router.get("/livez", response_class=PlainTextResponse, summary="Whether the process answers")
 async def livez() -> str:
     """`ok`, as long as the event loop turns."""
     return "ok"
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", summary="Whether the server can do its work")
 async def readyz(request: Request) -> Response:
     """200 or 503; which of the parts is wrong is told to those who may know."""
@@ -60,6 +62,7 @@ def _sandbox(settings: Settings, walls: list[Layer]) -> str:
     return "ok" if len(standing) == len(walls) else "reduced" if standing else "failed"
 
 
+@router.head("/metrics", include_in_schema=False)
 @router.get("/metrics", response_class=PlainTextResponse, summary="Metrics for Prometheus")
 async def metrics(request: Request) -> Response:
     """The metrics in Prometheus's text format."""

@@ -31,7 +31,7 @@ from dataproc.web.asgi import (
     respond,
     status_of,
 )
-from dataproc.web.auth import authenticate
+from dataproc.web.auth import SESSION_OF_REPLY, authenticate
 from dataproc.web.background import Background
 from dataproc.web.exchange import Exchange
 from dataproc.web.methods import RpcMethod
@@ -62,7 +62,7 @@ class RpcEndpoint:
         except DisconnectedError:
             return
         except Exception as error:
-            await _refuse(send, _told(error, request_id), request_id)
+            await _refuse(scope, send, _told(error, request_id), request_id)
             return
         reply = exchange.reply_headers()
         if answer is None:
@@ -215,7 +215,9 @@ def _told(error: Exception, request_id: str, method: str | None = None) -> Datap
     return InternalError("the server failed; its log has the cause under the request id")
 
 
-async def _refuse(send: Send, error: DataprocError, request_id: str) -> None:
+async def _refuse(scope: Scope, send: Send, error: DataprocError, request_id: str) -> None:
     headers: RawHeaders = [(b"x-request-id", request_id.encode()), (b"content-type", b"application/json")]
+    if session := scope.get(SESSION_OF_REPLY):
+        headers.append((b"xdata-session-id", session.encode()))
     headers.extend(refusal_headers(error))
     await respond(send, status_of(error), headers, jsonrpc.refusal(None, error, request_id=request_id))

@@ -95,9 +95,10 @@ async def test_a_body_declared_as_a_form_is_told_what_to_add(client: httpx.Async
     assert response.json()["error"]["code"] == -32600
 
 
-async def test_a_body_without_a_type_is_read(client: httpx.AsyncClient) -> None:
-    """No Content-Type at all is believed to be JSON."""
-    response = await client.post(DATAPROC, content=json.dumps(a_call(VERSION)))
+@pytest.mark.parametrize("headers", [{}, {"Content-Type": ""}])
+async def test_a_body_without_a_type_is_read(client: httpx.AsyncClient, headers: dict[str, str]) -> None:
+    """No Content-Type at all, and an empty one, is believed to be JSON."""
+    response = await client.post(DATAPROC, content=json.dumps(a_call(VERSION)), headers=headers)
     assert response.json()["result"]
 
 
@@ -108,12 +109,14 @@ async def chunks(*parts: bytes) -> AsyncIterator[bytes]:
 
 @pytest.mark.parametrize("declares", [True, False])
 async def test_a_body_above_the_limit(world: World, client: httpx.AsyncClient, declares: bool) -> None:
-    """Too large a body is refused with 413, declared or chunked."""
+    """Too large a body is refused with 413, declared or chunked; the bound, its value and the use are named."""
     body = b'"' + b"a" * world.settings.request_limit + b'"'
     response = await client.post(DATAPROC, content=body if declares else chunks(body[:1000], body[1000:]))
     assert response.status_code == 413
     error = response.json()["error"]
     assert (error["code"], error["data"]["name"], error["data"]["limit"]) == (-32015, "too_large", 2**20)
+    assert error["data"].get("size") == (len(body) if declares else None)
+    assert "DATAPROC_REQUEST_LIMIT" in error["message"]
 
 
 async def test_a_large_body_is_parsed_all_the_same(client: httpx.AsyncClient) -> None:

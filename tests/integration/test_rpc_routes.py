@@ -68,6 +68,13 @@ async def test_probes_on_loopback(world: World) -> None:
     assert metrics.headers["x-request-id"]
 
 
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/openrpc.json"])
+async def test_what_can_be_read_can_be_asked_for_by_head(world: World, path: str) -> None:
+    """Balancers and `curl -I` ask with HEAD: the status of GET."""
+    async with world.client() as client:
+        assert (await client.head(path)).status_code == 200
+
+
 async def test_details_beyond_loopback_need_admin(tmp_path: Path) -> None:
     """Strangers learn whether the server is ready, and no more."""
     async with a_world(tmp_path, host="0.0.0.0") as world:

@@ -206,6 +206,22 @@ async def test_a_trusted_gateway_names_the_session(world: World) -> None:
     assert view["session_id"] == "their-session-1"
 
 
+@pytest.mark.parametrize("by_gateway", [True, False])
+async def test_a_refused_request_names_its_session_too(
+    world: World, client: httpx.AsyncClient, by_gateway: bool
+) -> None:
+    """413 for a body, 401 for an end: the reply carries `Xdata-Session-Id` as all others do."""
+    opened = {"session_id": "their-session-4"} if by_gateway else await open_session(client)
+    key = await world.key()
+    headers = GATEWAY | {"Xdata-Session-Id": "their-session-4", "Xdata-Key": key.id, "Xdata-Scopes": "session.manage"}
+    async with world.client(headers if by_gateway else with_token(opened["access_token"])) as inside:
+        large = await inside.post(DATAPROC, content=b"1", headers={"Content-Length": str(2**30)})
+        await call(inside, "session.close_session", {"session_id": opened["session_id"]})
+        ended = [await inside.post(DATAPROC, json=an_exec()), await inside.get("/api/v1/dataproc/files/")]
+    assert [large.status_code, *(response.status_code for response in ended)] == [413, 401, 401]
+    assert {response.headers.get("xdata-session-id") for response in (large, *ended)} == {opened["session_id"]}
+
+
 async def test_a_trusted_address_is_the_socket_s(world: World) -> None:
     """A gateway may be known by its address; a forwarded address makes nobody a gateway."""
     headers = {"Xdata-Session-Id": "their-session-2", "X-Forwarded-For": "10.1.2.3"}

@@ -100,10 +100,11 @@ def test_a_batch_keeps_good_and_bad_apart() -> None:
 
 
 def test_a_batch_above_the_limit_is_refused() -> None:
-    """A batch is bounded in calls, and the refusal names the bound."""
+    """A batch is bounded in calls, and the refusal names the bound, its value and the use."""
     with pytest.raises(InvalidRequest) as caught:
         jsonrpc.parse(b"[1,1,1]", max_batch=2)
-    assert caught.value.data == {"limit": 2}
+    assert caught.value.data == {"limit": 2, "used": 3}
+    assert "DATAPROC_BATCH_LIMIT" in caught.value.message
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,7 @@ def test_a_whole_surrogate_pair_is_text(pair: bytes) -> None:
 def test_deep_json_is_refused_whole_or_not(opening: bytes, depth: int) -> None:
     """One level too many is refused, and so is depth that would exhaust the stack."""
     closing = b"]" if opening == b"[" else b"}"
-    assert "deeper than 100" in refused(opening * depth + b"1" + closing * depth).message
+    assert "deeper than 100 levels (DATAPROC_JSON_DEPTH)" in refused(opening * depth + b"1" + closing * depth).message
 
 
 def test_the_deepest_json_allowed_is_read() -> None:
