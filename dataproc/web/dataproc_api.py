@@ -135,13 +135,13 @@ async def exec_method(
     system, principal = exchange.system, exchange.principal
     canonical = (await system.registry.resolve(module)).name  # before a scope is looked at
     require_exec(principal, canonical, method)
+    if close:
+        exchange.close()
     claim = claimed(exchange, idempotency_key, (canonical, method, input, output, params))
     if claim is not None and (known := await system.ledger.replay(claim)) is not None:
         return result_of(known)
     session = await exchange.session()
-    if close:
-        exchange.close()
-    elif close is not None:
+    if close is False:
         await exchange.keep()
     call = Call(principal, session, canonical, method, params, input, output, timeout, exchange.request_id)
     if claim is not None:

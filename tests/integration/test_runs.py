@@ -369,6 +369,15 @@ def test_a_stored_failure_is_answered_again(session: Session) -> None:
     assert found[0][0] == -32005
 
 
+def test_a_repeated_call_ends_its_session_as_the_first_would(session: Session) -> None:
+    """A server that died between the run and the end of its session leaves that to the call under the same key."""
+    call = {"module": "echo", "method": "echo", "params": {"value": 1}, "idempotency_key": "c"}
+    assert rpc(session, "exec", **call) == rpc(session, "exec", close=True, **call) == 1
+    with pytest.raises(RpcError) as over:
+        rpc(session, "list_runs")
+    assert over.value.code == -32003
+
+
 def test_refusals_are_not_stored(session: Session) -> None:
     """A call that was refused before it began may be sent right under the same key."""
     with pytest.raises(RpcError) as refused:
