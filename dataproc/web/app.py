@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dataproc.telemetry import METRICS
 from dataproc.web import VERSION, cra, events, files, model_upload, openrpc, probes, refusals
 from dataproc.web.asgi import REQUEST_ID_OF_REPLY, request_id_of
-from dataproc.web.auth import SESSION_OF_REPLY, Resolve
+from dataproc.web.auth import RESOLVE_PATHS, SESSION_OF_REPLY, Resolve
 from dataproc.web.background import Background
 from dataproc.web.catalogue_api import dataset_methods, model_store_methods
 from dataproc.web.dataproc_api import dataproc_methods, module_methods
@@ -70,7 +70,7 @@ def create_app(system: System) -> FastAPI:
     app.include_router(probes.router)
     app.include_router(openrpc.router(tables, settings.public_url or ""))
     resolve = Resolve(system)
-    app.router.routes += [Route("/auth/resolve", resolve), Route("/auth/resolve/{anything:path}", resolve)]
+    app.router.routes += [Route("/auth/resolve", resolve), Route("/auth/resolve/{anything:any}", resolve)]
     return app
 
 
@@ -88,7 +88,9 @@ class Application(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         """The document of the ordinary routes."""
-        return refusals.without_422(super().openapi())
+        document = refusals.without_422(super().openapi())
+        document["paths"].update(RESOLVE_PATHS)
+        return document
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import structlog
 from starlette.requests import Request
@@ -162,6 +162,31 @@ class Resolve:
         if not any(name == b"www-authenticate" for name, _ in reply):
             reply.append((b"www-authenticate", CHALLENGE))
         await respond(send, 401, reply)
+
+
+def _described(operation: str, *params: dict[str, Any]) -> dict[str, Any]:
+    headers = {name: {"schema": {"type": "string"}} for name in (names.SCOPES, names.KEY, names.SESSION_ID)}
+    return {
+        "tags": ["auth"],
+        "summary": "Who sends these credentials, for a proxy; by any method",
+        "operationId": operation,
+        "parameters": list(params),
+        "responses": {
+            "200": {"description": "Somebody; `Xdata-Session-Id` only with a token", "headers": headers},
+            "401": {"description": "Nobody; with `Retry-After` where trying again later helps"},
+        },
+    }
+
+
+# For the OpenAPI document, which cannot say that a path takes any method.
+RESOLVE_PATHS: Final = {
+    "/auth/resolve": {"get": _described("resolve")},
+    "/auth/resolve/{anything}": {
+        "get": _described(
+            "resolve_below", {"name": "anything", "in": "path", "required": True, "schema": {"type": "string"}}
+        )
+    },
+}
 
 
 def _identity(principal: Principal) -> RawHeaders:

@@ -112,7 +112,7 @@ async def test_the_other_descriptions(world: World) -> None:
     async with world.client() as client:
         paths = (await client.get("/openapi.json")).json()["paths"]
         assert (await client.get("/docs")).status_code == 200
-    assert {"/livez", "/readyz", "/metrics", "/openrpc.json"} <= paths.keys()
+    assert {"/livez", "/readyz", "/metrics", "/openrpc.json", "/auth/resolve"} <= paths.keys()
 
 
 async def test_a_call_survives_its_caller(tmp_path: Path) -> None:

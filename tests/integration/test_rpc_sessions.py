@@ -240,7 +240,7 @@ async def test_an_id_from_outside_is_dropped(world: World, client: httpx.AsyncCl
     assert world.executor.calls[-1].session == first["session_id"]
 
 
-@pytest.mark.parametrize("path", ["/auth/resolve", "/auth/resolve/", "/auth/resolve/any/thing%2F"])
+@pytest.mark.parametrize("path", ["/auth/resolve", "/auth/resolve/", "/auth/resolve/any/thing%2F", "/auth/resolve/a%0Ab"])
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD", "DELETE", "PROPFIND"])
 async def test_forward_auth_says_who_it_is(world: World, client: httpx.AsyncClient, path: str, method: str) -> None:
     """Any method, any path below: 200 with the identity, and 401 for everybody else."""
