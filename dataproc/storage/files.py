@@ -141,6 +141,14 @@ class Files:
             raise InvalidParams.field("path", "is a directory; written with a / at its end, it is listed") from None
         return Reading(fd, Entry.of(str(path), os.fstat(fd)))
 
+    def room(self, path: RelPath) -> tuple[int, int]:
+        """The bytes of the file at a path, and how many of its names are missing."""
+        with suppress(OSError), opened_folder(self.tree.files) as root:
+            for missing in range(len(path.names)):
+                with suppress(OSError), opened_beneath(root, path.names[: len(path.names) - missing], os.O_PATH) as fd:
+                    return (0 if missing else Entry.of("", os.fstat(fd)).size), missing
+        return 0, len(path.names)
+
     def delete(self, path: RelPath, condition: Condition, recursive: bool) -> None:
         """Unlink a file or a link; move a directory to the trash if `recursive`."""
         if not path.names:

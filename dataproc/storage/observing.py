@@ -17,22 +17,21 @@ from dataproc.types import Usage
 class Room:
     """What an upload takes before it has its name, for `async with`."""
 
-    def __init__(self, quotas: Quotas, watched: Watched, replaced: int | None) -> None:
-        """replaced: the bytes of the file in whose place it comes, None where there is none."""
-        self._quotas, self._watched, self._replaced = quotas, watched, replaced
+    def __init__(self, quotas: Quotas, watched: Watched, replaced: int, missing: int) -> None:
+        """replaced: the bytes of the file in whose place it comes. missing: names that have to be made for it."""
+        self._quotas, self._watched, self._replaced, self._missing = quotas, watched, replaced, missing
         self._key, self._taken = watched.key, 0
 
     def require(self, announced: int) -> None:
         """Raises QuotaExceeded where that many bytes would not fit."""
-        new = self._replaced is None
-        self._quotas.require_room(self._watched, Usage(announced - (self._replaced or 0), int(new)))
+        self._quotas.require_room(self._watched, Usage(announced - self._replaced, self._missing))
 
     async def kept(self, chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
         """The chunks, as far as they fit. Raises QuotaExceeded."""
         async for chunk in chunks:
             self._taken += len(chunk)
             self._quotas.reserve(self._watched, self._key, len(chunk))
-            self._quotas.require_room(self._watched, Usage(-(self._replaced or 0), 0))
+            self._quotas.require_room(self._watched, Usage(-self._replaced, 0))
             yield chunk
 
     async def __aenter__(self) -> Self:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterable, Awaitable, Callable
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -221,11 +220,8 @@ class Workspace:
     async def _room(self, tree: Tree, path: RelPath) -> Room:
         watched = await self._all.quotas.watch(self.session_id, tree, self._key)
         await self._all.quotas.settled(watched, lambda watch: None)
-        replaced: int | None = None
-        with suppress(OSError):
-            found = await asyncio.to_thread(Files(self._backend.folders, tree).stat, path)
-            replaced = found.size if found.type == "file" else None
-        return Room(self._all.quotas, watched, replaced)
+        replaced, missing = await asyncio.to_thread(Files(self._backend.folders, tree).room, path)
+        return Room(self._all.quotas, watched, replaced, missing)
 
     async def delete(self, path: RelPath, condition: Condition = None, *, recursive: bool = False) -> None:
         """Delete a file, or with `recursive` a directory. Raises NotFound, InvalidParams, PreconditionFailed."""

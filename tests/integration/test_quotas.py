@@ -192,14 +192,14 @@ async def test_uploads_at_once_share_the_room(quotas: Quotas, tree: Tree) -> Non
     async def body(size: int) -> AsyncIterator[bytes]:
         yield bytes(size)
 
-    async with Room(quotas, watched, None) as one:
+    async with Room(quotas, watched, 0, 1) as one:
         assert [len(piece) async for piece in one.kept(body(60_000))] == [60_000]
-        async with Room(quotas, watched, None) as other:
+        async with Room(quotas, watched, 0, 1) as other:
             with pytest.raises(QuotaExceeded):
                 other.require(50_000)
             with pytest.raises(QuotaExceeded):
                 [piece async for piece in other.kept(body(50_000))]
-    async with Room(quotas, watched, None) as last:
+    async with Room(quotas, watched, 0, 1) as last:
         last.require(50_000)
     assert watched.reserved == 0
 

@@ -98,6 +98,19 @@ def test_an_upload_above_the_quota(server):
     assert server.http.put(f"{url}2", content=b"12345", headers=who).status_code == 201
 
 
+def test_directories_of_an_upload_are_counted(server):
+    """The directories that an upload would make count before they are made."""
+    session = server.open_session()
+    url, who = f"{server.url}/api/v1/dataproc/files/", {"Xdata-Session-Token": session.token}
+    answer = server.http.put(f"{url}{'d/' * FILES}f", content=b"", headers=who)
+    assert (answer.status_code, answer.json()["error"]["data"]["quota"]) == (507, "session_files")
+    assert list(session.files.iterdir()) == []
+    assert server.http.put(f"{url}{'d/' * (FILES - 2)}f", content=b"", headers=who).status_code == 201
+    assert server.http.put(f"{url}{'d/' * (FILES - 2)}f", content=b"1", headers=who).status_code == 204
+    assert server.http.put(f"{url}d/one", content=b"", headers=who).status_code == 201
+    assert server.http.put(f"{url}d/two", content=b"", headers=who).status_code == 507
+
+
 def test_the_quota_of_a_key(own_server):
     """All sessions of a key together are held to its quota."""
     server = own_server("glutton", KEY_BYTES=BYTES)
