@@ -70,6 +70,7 @@ def over(quota: str, limit: int, used: int) -> QuotaExceeded:
         "session_files": "the session has {used} files and directories, above its quota of {limit}; delete some",
         "key_bytes": "the files of the key's sessions take {used} bytes, above its quota of {limit}; delete some",
         "key_files": "the key's sessions have {used} files and directories, above its quota of {limit}; delete some",
+        "session_depth": "a path of the session has {used} bytes, above the limit of {limit}; delete a directory of it",
         "free_space": "the disk of the storage has {used} bytes left, and {limit} are to stay free; delete files",
     }[quota]
     METRICS.rejected(quota)

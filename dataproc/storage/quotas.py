@@ -26,7 +26,7 @@ from dataproc.storage.counting import count_missing
 from dataproc.storage.folders import Tree
 from dataproc.storage.key_sums import KeySums
 from dataproc.storage.limits import NOTHING, Limits, Watched, over, short_of
-from dataproc.storage.paths import unavailable
+from dataproc.storage.paths import MAX_PATH, unavailable
 from dataproc.storage.usages import MemoryUsages, Usages
 from dataproc.storage.watch import Watch
 from dataproc.types import Usage
@@ -173,15 +173,20 @@ class Quotas:
     # ----------------------------------------------------------------------------------------------------- judging
 
     def exceeded(self, found: Watched) -> QuotaExceeded | None:
-        """The quota that a session is above, and grows; it is told of once for each growth."""
-        usage, limits = found.watch.usage, self._limits
-        if usage == found.judged:
+        """The quota that a session is above, and grows; it is told of once for each growth.
+
+        Where nobody can look no growth is seen: of a directory too deep is told as long as anybody could write to it.
+        """
+        usage, limits, deep = found.watch.usage, self._limits, found.watch.too_deep
+        if usage == found.judged and (deep is None or not (found.users or any(self.workers(found.session)))):
             return None
         self.keys.count(found.session, usage)
         mercy, before, found.judged = found.tolerated, found.judged, usage
         found.tolerated = Usage(min(mercy.bytes, usage.bytes), min(mercy.files, usage.files))
         error = None
-        if usage.bytes > max(limits.session_bytes, mercy.bytes):
+        if deep is not None:
+            error = over("session_depth", MAX_PATH, len(os.fsencode("/".join(deep))))
+        elif usage.bytes > max(limits.session_bytes, mercy.bytes):
             error = over("session_bytes", limits.session_bytes, usage.bytes)
         elif usage.files > max(limits.session_files, mercy.files):
             error = over("session_files", limits.session_files, usage.files)
@@ -222,7 +227,10 @@ class Quotas:
             self._searched = time.monotonic()
         for found in watched:
             if found.watch.unsettled:
-                self._settled(found, _usage)
+                try:
+                    self._settled(found, _usage)
+                except OSError as error:  # one session's trouble is not the others'
+                    _log.warning("storage.watching_failed", session_id=found.session, errno=error.errno)
             found.grown, found.before = found.watch.usage.bytes - found.before, found.watch.usage.bytes
         return short_of(self._root, self._limits, 0) if any(each.users and each.grown > 0 for each in watched) else None
 

@@ -6,6 +6,7 @@ wrong size for longer than until the next look. New directories are walked once,
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -61,6 +62,7 @@ class Watch:
         self._marks: list[int] = []
         self.bytes = self.files = 0
         self.hidden = 0  # bytes of files that have no name, but are open
+        self.too_deep: Names | None = None  # a directory that no path is long enough for: nobody knows what it holds
         self._blind = False  # where there were no watches left: only walking tells
         self._dirty: dict[tuple[Folder, str], None] = {}
         self._fresh: list[Names] = [(name,) for name in TOPS]
@@ -226,6 +228,8 @@ class Watch:
     def _look(self) -> None:
         while self.inbox:
             self._see(*self.inbox.popleft())
+        if self.too_deep is not None and self._stat(self._top, self.too_deep) is None:
+            self.too_deep, self.lost = None, True  # there may be others
         begun = time.monotonic()
         blind = self._blind and begun >= self._again
         if self.lost or blind:
@@ -246,22 +250,31 @@ class Watch:
             self._again = time.monotonic() + max(_BLIND_PAUSE, 5 * (time.monotonic() - begun))
 
     def _size(self, top: int, folder: Folder, name: str) -> int | None:
+        found = self._stat(top, (*folder.names, name))
+        return None if found is None or stat.S_ISDIR(found.st_mode) else taken(found)
+
+    def _stat(self, top: int, names: Names) -> os.stat_result | None:
+        *above, name = names
         try:
-            if len(folder.names) == 1:  # no module can put a link in the place of a top folder
-                found = os.stat(f"{folder.names[0]}/{name}", dir_fd=top, follow_symlinks=False)
-            else:
-                with opened_beneath(top, (*folder.names, name), os.O_PATH | os.O_NOFOLLOW) as fd:
-                    found = os.fstat(fd)
+            if len(above) == 1:  # no module can put a link in the place of a top folder
+                return os.stat(f"{above[0]}/{name}", dir_fd=top, follow_symlinks=False)
+            with opened_beneath(top, above) as fd:  # the whole path may be longer than any may be
+                return os.stat(name, dir_fd=fd, follow_symlinks=False)
         except OSError:
             return None
-        return None if stat.S_ISDIR(found.st_mode) else taken(found)
 
     def _walk(self, top: int, names: Names) -> None:
         todo = [names]
         while todo:
             names = todo.pop()
-            with suppress(FileNotFoundError, NotADirectoryError):
+            try:
                 todo.extend((*names, name) for name in self._read(top, names))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                if error.errno != errno.ENAMETOOLONG:
+                    raise
+                self.too_deep = names
 
     def _read(self, top: int, names: Names) -> Iterable[str]:
         """Take in one directory as it is; its directories, which are to be read next."""

@@ -25,7 +25,9 @@ def server(uid):
         yield running
 
 
-@pytest.mark.parametrize("how", ["plainly", "deep down", "by mapping", "without a name", "unlinked", "moved"])
+@pytest.mark.parametrize(
+    "how", ["plainly", "deep down", "by mapping", "without a name", "unlinked", "moved", "beyond paths"]
+)
 def test_a_run_that_takes_too_much_is_ended(server, how):
     """A run that goes on after it took more than the quota is ended within seconds; other sessions do not notice."""
     session, bystander = server.open_session(), server.open_session()
@@ -59,6 +61,19 @@ def test_the_session_stays_usable_to_delete(server):
     assert session.error("glutton.write", size=MiB, path="more").code == -32009
     assert session.exec("glutton.clear") is True
     assert session.exec("glutton.write", size=BYTES - MiB) == BYTES - MiB
+
+
+def test_what_lies_too_deep_is_told_of_until_it_is_gone(server):
+    """Directories that no path leads to end the runs that make or keep them; other sessions are looked after."""
+    session, other = server.open_session(), server.open_session()
+    error = session.error("glutton.nest", depth=30)
+    assert (error.code, error.data["quota"], error.data["limit"]) == (-32009, "session_depth", 4095)
+    assert session.error("glutton.remain", how="plainly", size=MiB).data["quota"] == "session_depth"
+    assert other.error("glutton.remain", how="plainly", size=2 * BYTES).data["quota"] == "session_bytes"
+    files = f"{server.url}/api/v1/dataproc/files"
+    headers = {"Xdata-Session-Token": session.token}
+    assert server.http.delete(f"{files}/{'n' * 200}?recursive=true", headers=headers).status_code == 204
+    assert session.exec("chatterbox.echo", value="1") == "1"
 
 
 def test_a_thread_that_writes_after_its_run(server, until):

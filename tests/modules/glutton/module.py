@@ -12,6 +12,7 @@ from dataproc import Context, Module
 
 module = Module("glutton")
 PIECE = 2**18
+LONG = "n" * 200
 PATIENCE = 20.0  # seconds after which a run that nobody ended gives up
 
 
@@ -44,6 +45,16 @@ def many(ctx: Context, number: int, folders: bool = False) -> int:
         else:
             (ctx.session / f"f{count}").touch()
     return number
+
+
+@module.method()
+def nest(ctx: Context, depth: int) -> int:
+    """Make a nest of so many directories with long names, and go down to its end."""
+    os.chdir(ctx.session)
+    for _ in range(depth):
+        os.mkdir(LONG)
+        os.chdir(LONG)
+    return depth
 
 
 @module.method()
@@ -115,7 +126,18 @@ def _moved_in(ctx: Context, size: int) -> object:
     return "two"
 
 
+def _beyond_paths(ctx: Context, size: int) -> object:
+    """In a file that no path leads to: the kernel takes 4,095 bytes."""
+    nest(ctx, 20)
+    held = os.open(LONG, os.O_CREAT | os.O_WRONLY)
+    for _ in range(size // PIECE):
+        os.write(held, bytes(PIECE))
+        time.sleep(0.01)
+    return held
+
+
 _WAYS = {
+    "beyond paths": _beyond_paths,
     "plainly": _plainly,
     "deep down": _deep_down,
     "by mapping": _by_mapping,
