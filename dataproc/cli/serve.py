@@ -27,6 +27,7 @@ from dataproc.telemetry import configure_logging
 from dataproc.web.app import create_app
 from dataproc.web.server import PeerProtocol
 
+LAST_REPLIES = 2.0  # seconds for what callers are told of runs that were just ended
 KEEP_ALIVE = 75  # seconds; more than proxies keep their idle connections, so that they never meet one just closed
 log = structlog.get_logger(__name__)
 
@@ -66,15 +67,25 @@ class _Server(uvicorn.Server):
         yield  # uvicorn's own would raise the signal again at the end, before our processes are stopped
 
     def stop(self) -> None:
-        """Take nothing new and let runs end for the close wait; told again, do not wait.
-
-        The runs are ended while the connections are still served, so that their callers are told.
-        """
+        """Take nothing new, and let runs and transfers end for the close wait; told again, do not wait."""
         again, self.should_exit = self.should_exit, True
         wait = 0.0 if again else self._system.settings.close_wait
         log.info("server.stopping", wait=wait)
         self._system.workspaces.hurry(wait)
-        self._ends.append(asyncio.create_task(self._system.executor.stop(wait)))
+        self._ends.append(asyncio.create_task(self._end(wait)))
+
+    async def _end(self, wait: float) -> None:
+        """Runs are ended while the connections are still served, so that their callers are told; then all the rest."""
+        late = asyncio.get_running_loop().time() + wait
+        await self._system.executor.stop(wait)
+        requests = self.server_state.tasks
+        if requests:
+            left = late - asyncio.get_running_loop().time()
+            await asyncio.wait(list(requests), timeout=max(LAST_REPLIES, left))
+        if requests:
+            log.warning("server.cut_off", requests=len(requests))
+        for request in list(requests):
+            request.cancel()
 
 
 async def _serve(settings: Settings, listener: socket.socket, first_key: bool, ready: Ready | None) -> None:
