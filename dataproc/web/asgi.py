@@ -14,7 +14,7 @@ from dataproc.errors import DataprocError, InvalidRequest, Overloaded, StorageUn
 
 RawHeaders = list[tuple[bytes, bytes]]
 
-REQUEST_ID_OF_REPLY: Final = "dataproc.request_id"  # in the scope of ordinary routes
+REQUEST_ID_OF_REPLY: Final = "dataproc.request_id"  # in the scope
 CHALLENGE: Final = b'Bearer realm="dataproc", APIKey realm="dataproc"'
 _REQUEST_ID = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]{0,126}[\x21-\x7e])?")
 _JSON_TYPE = re.compile(rb"(?:application/json|application/json-rpc|application/jsonrequest|[\w.*-]+/[\w.-]+\+json)")

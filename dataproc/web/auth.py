@@ -72,16 +72,17 @@ def tell_use(principal: Principal, scope: Scope, system: System) -> None:
 async def refused(error: Unauthorized, scope: Scope, system: System, *, guess: bool) -> None:
     """Before somebody is told that credentials are wrong. guess: they may have been tried out."""
     client = client_address(scope, networks(system.settings.forwarded_allow_ips))
-    log.warning("credentials_refused", client=client, path=scope["path"], why=error.message)
+    request_id = scope.get(REQUEST_ID_OF_REPLY)
+    log.warning("credentials_refused", request_id=request_id, client=client, path=scope["path"], why=error.message)
     if guess and "reason" not in error.data and (delay := system.authenticator.failures.note(client)):
-        await _slow_down(error, delay, client, system)
+        await _slow_down(error, delay, Actor("unknown", client, request_id), system)
 
 
-async def _slow_down(error: Unauthorized, delay: float, client: str, system: System) -> None:
+async def _slow_down(error: Unauthorized, delay: float, by: Actor, system: System) -> None:
     """Hold the refusal back. Only wrong credentials come here, so whoever has good ones never waits."""
     METRICS.rejected("failed_credentials")
-    if system.authenticator.seen.fresh("wrong credentials", client):
-        system.database.audit.tell("credentials_refused", Actor("unknown", client))
+    if system.authenticator.seen.fresh("wrong credentials", by.client or ""):
+        system.database.audit.tell("credentials_refused", by)
     error.data["retry_after"] = max(1, round(delay))
     await system.authenticator.failures.hold(delay)
 

@@ -21,6 +21,7 @@ from dataproc.jsonrpc import Batch, Rejected, Request
 from dataproc.telemetry import METRICS
 from dataproc.web import openrpc
 from dataproc.web.asgi import (
+    REQUEST_ID_OF_REPLY,
     DisconnectedError,
     MethodNotAllowed,
     RawHeaders,
@@ -55,7 +56,7 @@ class RpcEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
-        request_id = request_id_of(headers.get(b"x-request-id"))
+        request_id = scope[REQUEST_ID_OF_REPLY] = request_id_of(headers.get(b"x-request-id"))
         try:
             exchange, body = await self._admit(scope, receive, headers, request_id)
             answer = await self._answer(exchange, body)

@@ -76,6 +76,17 @@ def test_a_failed_run_leaves_a_line(
         assert {name: lines[0][name] for name in wanted} == wanted
 
 
+def test_log_lines_name_their_request(shell: Shell) -> None:
+    """Also those of credentials, refused and used."""
+    key = shell.key()
+    with shell.serve() as served:
+        for name, sent in (("r-1", headers(key) | {"Secret": "wrong"}), ("r-2", headers(key))):
+            httpx.post(served.url + RPC, json=SESSION_TEST, headers=sent | {"X-Request-ID": name}, timeout=DEADLINE)
+        lines = [json.loads(line) for line in served.log.read_text().splitlines()]
+    told = {line["event"]: line.get("request_id") for line in lines if line["event"].startswith("credentials")}
+    assert told == {"credentials_refused": "r-1", "credentials_used": "r-2"}
+
+
 def test_stop_tells_the_waiting_caller(shell: Shell) -> None:
     """A run that outlives the close wait is ended, and its caller is told `interrupted`, not cut off."""
     key = shell.key()

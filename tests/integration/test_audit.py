@@ -94,6 +94,7 @@ async def test_use_is_told_once_an_hour(world: World) -> None:
         await client.post(DATAPROC, json=an_exec())
     used = await lines(world, key=key.id, event="credentials_used")
     assert [line.client for line in used] == ["127.0.0.1", "192.0.2.9", "127.0.0.1"]
+    assert all(line.request_id for line in used)
 
 
 async def test_calls_with_a_key_leave_no_line_of_their_session(world: World) -> None:
