@@ -115,8 +115,9 @@ def run(command: list[str], here: Path, top: Path, environment: dict[str, str]) 
     """Run it to its end; its exit code, as a shell would give it. Its output is the run's log."""
     if command[0].startswith("/") and not os.path.exists(command[0]):
         command = [os.path.basename(command[0]), *command[1:]]  # where an image has it need not be where we have it
-    path = f"{os.path.dirname(sys.executable)}:{os.environ.get('PATH', os.defpath)}"
-    told = {**os.environ, "PATH": path, **environment, "XDATA_DIR": str(top), "PWD": str(here)}
+    places = [os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath), environment.get("PATH", "")]
+    path = ":".join(place for place in ":".join(places).split(":") if place)  # the image's last: it is not here
+    told = {**os.environ, **environment, "PATH": path, "XDATA_DIR": str(top), "PWD": str(here)}
     process = subprocess.Popen(  # noqa: S603 - running it is what this is for
         [*command, str(top)], cwd=here, env=told, stdin=subprocess.DEVNULL, process_group=0
     )

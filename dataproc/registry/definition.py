@@ -25,7 +25,6 @@ PLACES = (
 )
 TYPES = ("training", "prediction", "aggregation", "model_transformation", "data_transformation")
 SOURCES = ("data_ddc", "model_store_ddc", "path", "value")
-TARGETS = ("data_ddc", "model_store_ddc", "path")
 MOST_BYTES = 2**20
 MOST_SCRIPTS = 1000
 PARAMS = {"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object"}
@@ -109,7 +108,7 @@ class _Reader:
         except ModuleBroken as broken:
             raise _WrongError(f"{where}.path: {broken.reason}") from None
         inputs = _entries(script.get("input", {}), f"{where}.input", SOURCES)
-        outputs = _entries(script.get("output", {}), f"{where}.output", TARGETS)
+        outputs = _entries(script.get("output", {}), f"{where}.output")  # tables and models may come in one
         return MethodInfo(
             module=self.module, name=label, description=_text(script, "description", f"{where}.description"),
             params=PARAMS, result={"const": True}, returns="nothing", limits=Limits(), exclusive=False,
@@ -132,15 +131,15 @@ def _text(told: dict[str, Any], name: str, where: str) -> str:
     return text[: 64 * 1024]
 
 
-def _entries(told: Any, where: str, kinds: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Input or output definitions by name."""
+def _entries(told: Any, where: str, either: Iterable[str] = ()) -> dict[str, dict[str, Any]]:
+    """Input or output definitions by name. either: fields of which an entry has one."""
     found: dict[str, dict[str, Any]] = {}
     for name, entry in _dict(told if told is not None else {}, where).items():
         at = f"{where}.{name[:100]}"
         if not _NAME.fullmatch(name):
             raise _WrongError(f"{at}: is no name that a folder can have (letters, digits, '.', '_', '-')")
         read = _dict(entry if entry is not None else {}, at)
-        if len(both := [kind for kind in kinds if kind in read]) > 1:
+        if len(both := [kind for kind in either if kind in read]) > 1:
             raise _WrongError(f"{at}: contradicts itself: it names {' and '.join(both)}")
         for kind in ("data_ddc", "model_store_ddc", "path"):
             if kind in read and not isinstance(read[kind], str):

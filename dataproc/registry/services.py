@@ -10,9 +10,10 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -37,12 +38,16 @@ class Service:
 
 @dataclass(slots=True)
 class Image:
-    """What a Dockerfile says of a run. copies: (place in the image, file or folder of the module), the latest first."""
+    """What a Dockerfile says of a run. copies: (place in the image, file or folder of the module), the latest first.
+
+    arguments: defaults of ARG, which no command sees.
+    """
 
     entrypoint: list[str] = field(default_factory=list)
     command: list[str] = field(default_factory=list)
     workdir: PurePosixPath = field(default_factory=lambda: PurePosixPath("/"))
     environment: dict[str, str] = field(default_factory=dict)
+    arguments: dict[str, str] = field(default_factory=dict)
     copies: list[tuple[PurePosixPath, str]] = field(default_factory=list)
 
 
@@ -57,8 +62,11 @@ class Services:
     def named(self, name: str) -> Service:
         """The service of that name. ModuleBroken where there is none, or it runs nothing."""
         told = self._of_compose(name)
-        image = self._image(name, told)
+        build = told.get("build") or self._build_of(told.get("image"))
+        image = self._image(name, build)
         entrypoint, command = _words(told.get("entrypoint")), _words(told.get("command"))
+        if command and not build:
+            image.entrypoint = []  # of somebody else's image, not of a Dockerfile that lies about
         whole = (entrypoint or image.entrypoint) + (command or ([] if entrypoint else image.command))
         if "working_dir" in told:
             image.workdir = PurePosixPath("/", str(told["working_dir"]))
@@ -100,8 +108,13 @@ class Services:
             raise ModuleBroken(f"{file.name} is to be a mapping with `services`")
         return told
 
-    def _image(self, name: str, told: dict[str, Any]) -> Image:
-        build = told.get("build")
+    def _build_of(self, image: Any) -> Any:
+        """How another service builds the image of that name."""
+        services = (self._told or {}).get("services", {}).values() if image else ()
+        known = [one for one in services if isinstance(one, dict) and one.get("image") == image]
+        return next((one["build"] for one in known if one.get("build")), None)
+
+    def _image(self, name: str, build: Any) -> Image:
         context, file = ".", None
         if isinstance(build, str):
             context = build
@@ -185,9 +198,11 @@ def _words(told: Any) -> list[str]:
         raise ModuleBroken(f"a command of docker-compose.yml cannot be read: {error}") from None
 
 
-def _expanded(text: str) -> str:
-    """`${NAME:-default}` as its default: the variables of a host are not a module's."""
-    return _VARIABLE.sub(lambda found: "$" if found[0] == "$$" else found[2] or "", text)
+def _expanded(text: str, known: Mapping[str, str] = MappingProxyType({})) -> str:
+    """`$NAME` as what is known of it, `${NAME:-default}` else as its default: variables of a host are no module's."""
+    return _VARIABLE.sub(
+        lambda found: "$" if found[0] == "$$" else known.get(found[1] or found[3]) or found[2] or "", text
+    )
 
 
 def _environment(told: Any) -> dict[str, str]:
@@ -196,25 +211,28 @@ def _environment(told: Any) -> dict[str, str]:
 
 
 def _read_dockerfile(text: str, context: PurePosixPath, folder: Path) -> Image:
-    """The last stage's ENTRYPOINT, CMD, WORKDIR, ENV and COPY."""
+    """The last stage's ENTRYPOINT, CMD, WORKDIR, ENV and COPY, with the variables that ENV and ARG give."""
     image = Image()
     text = re.sub(r"\\[ \t]*\n(?:[ \t]*#.*\n)*", " ", text)
     for line in text.splitlines():
         instruction, _, rest = line.strip().partition(" ")
         rest = rest.strip()
+        known = image.arguments | image.environment
         match instruction.upper():
             case "FROM":
                 image = Image()
             case "WORKDIR":
-                image.workdir = image.workdir / rest.strip("\"'")
+                image.workdir = image.workdir / _expanded(rest.strip("\"'"), known)
             case "ENTRYPOINT":
                 image.entrypoint, image.command = _exec_form(rest), []
             case "CMD":
                 image.command = _exec_form(rest)
             case "ENV":
-                image.environment.update(_env(rest))
+                image.environment.update({name: _expanded(value, known) for name, value in _env(rest).items()})
+            case "ARG":
+                image.arguments.update({name: _expanded(value, known) for name, value in _env(rest).items() if value})
             case "COPY" | "ADD":
-                _copy(image, rest, context, folder)
+                _copy(image, _expanded(rest, known), context, folder)
     return image
 
 

@@ -115,6 +115,35 @@ def test_compose_decides(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("service_of", "command"),
+    [
+        ("image: python:3.11", ("python", "src/train.py")),
+        ("build: .", ("sh", "src/train.sh", "python", "src/train.py")),
+        ("image: ours", ("sh", "src/train.sh", "python", "src/train.py")),
+    ],
+)
+def test_the_entrypoint_is_that_of_the_image(tmp_path: Path, service_of: str, command: tuple[str, ...]) -> None:
+    """A command is handed to the Dockerfile's ENTRYPOINT where this service, or another, builds the image."""
+    compose = f"""
+        services:
+          train: {{{service_of}, command: python src/train.py}}
+          other: {{build: ., image: ours}}
+        """
+    files = {"Dockerfile": 'FROM x\nENTRYPOINT ["sh", "src/train.sh"]\n', "docker-compose.yml": compose}
+    assert service(tmp_path, files).command == command
+
+
+def test_an_output_may_hold_tables_and_models(tmp_path: Path) -> None:
+    """A definition may name both a data set and a model store for one output, as a request may."""
+    both = {"data_ddc": "a", "model_store_ddc": "b"}
+    text = a_definition(train={"path": "train", "output": {"x": both}})
+    write_files(tmp_path, {"definition.json": text, "src/train.sh": SH})
+    script = read_definition("m", tmp_path).methods["train"].script
+    assert script is not None
+    assert script.output == {"x": both}
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         ("services: [", "is no YAML at line"),
@@ -142,6 +171,11 @@ def test_compose_files_that_are_wrong(tmp_path: Path, text: str, said: str) -> N
         ('WORKDIR /app\nCOPY src/ /opt/code/\nENTRYPOINT ["sh", "/opt/code/train.sh"]', ("sh", "src/train.sh")),
         ('COPY src/train.sh /usr/local/bin/go\nENTRYPOINT ["/usr/local/bin/go"]', ("src/train.sh",)),
         ('COPY src/train.sh src/other.sh /opt/\nCMD ["sh", "/opt/other.sh"]', ("sh", "src/other.sh")),
+        (
+            "ARG TOP=/app\nENV CODE=${TOP}/code\nWORKDIR $CODE\nCOPY . $CODE\n"
+            'ENTRYPOINT ["sh", "/app/code/src/train.sh"]',
+            ("sh", "src/train.sh"),
+        ),
         ('ENTRYPOINT ["sh", \\\n  # why\n  "src/train.sh"]', ("sh", "src/train.sh")),
     ],
 )
@@ -154,7 +188,7 @@ def test_dockerfiles(tmp_path: Path, dockerfile: str, command: tuple[str, ...]) 
 def test_the_working_directory_of_an_image_is_shown(tmp_path: Path) -> None:
     """What was copied to WORKDIR is found in the current directory by its own name; ENV reaches the command."""
     files = {
-        "Dockerfile": 'FROM x\nWORKDIR /app\nENV A=1 B="x y"\nCOPY src/ ./\nCOPY conf/a.ini .\n'
+        "Dockerfile": 'FROM x\nWORKDIR /app\nENV A=1 B="x y"\nENV C="$A-${D:-2}" A=3\nCOPY src/ ./\nCOPY conf/a.ini .\n'
         'ENTRYPOINT ["./train.sh"]\n',
         "src/train.sh": SH,
         "src/mnist/train.py": "",
@@ -162,7 +196,7 @@ def test_the_working_directory_of_an_image_is_shown(tmp_path: Path) -> None:
     }
     found = service(tmp_path, files)
     assert found.links == {"mnist": "src/mnist", "train.sh": "src/train.sh", "a.ini": "conf/a.ini"}
-    assert (found.command, found.environment) == (("./train.sh",), {"A": "1", "B": "x y"})
+    assert (found.command, found.environment) == (("./train.sh",), {"A": "3", "B": "x y", "C": "1-2"})
 
 
 def test_a_file_of_the_services_name(tmp_path: Path) -> None:
@@ -186,9 +220,10 @@ async def test_any_language_runs(tmp_path: Path) -> None:
                   image: {build: {dockerfile: Dockerfile_image}}
                 """,
             "src/plain.sh": '#!/bin/sh\ntest -d "$1/output"\n',
-            "Dockerfile_image": "FROM python:3.11\nWORKDIR /app\nCOPY src/ .\n"
+            "Dockerfile_image": "FROM python:3.11\nENV PATH=/opt/venv/bin:$PATH\nWORKDIR /app\nCOPY src/ .\n"
             'ENTRYPOINT ["/usr/local/bin/python", "/app/image.py"]\n',
-            "src/image.py": "import os, sys\nassert os.path.isdir(sys.argv[1]) and os.path.exists('plain.sh')\n",
+            "src/image.py": "import os, shutil, sys\nassert os.path.isdir(sys.argv[1]) and os.path.exists('plain.sh')\n"
+            "assert shutil.which('sh') and '$' not in os.environ['PATH']\n",
         },
     )
     (module / "src" / "plain.sh").chmod(0o644)
