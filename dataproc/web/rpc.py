@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -79,9 +79,14 @@ class RpcEndpoint:
 
         Authentication comes before the body is read: strangers cost nothing and learn nothing.
         """
-        if scope["method"] != "POST":
-            raise MethodNotAllowed(f"JSON-RPC takes POST, not {scope['method']}")
-        require_json(headers.get(b"content-type"))
+        try:
+            if scope["method"] != "POST":
+                raise MethodNotAllowed(f"JSON-RPC takes POST, not {scope['method']}")
+            require_json(headers.get(b"content-type"))
+        except InvalidRequest:
+            with suppress(DataprocError):
+                await authenticate(scope, self.system)  # so that the reply can name the session
+            raise
         principal = await authenticate(scope, self.system)
         settings = self.system.settings
         body = await read_body(receive, headers.get(b"content-length"), settings.request_limit)

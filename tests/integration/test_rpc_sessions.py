@@ -210,16 +210,20 @@ async def test_a_trusted_gateway_names_the_session(world: World) -> None:
 async def test_a_refused_request_names_its_session_too(
     world: World, client: httpx.AsyncClient, by_gateway: bool
 ) -> None:
-    """413 for a body, 401 for an end: the reply carries `Xdata-Session-Id` as all others do."""
+    """405, 415, 413 for a body, 401 for an end: the reply carries `Xdata-Session-Id` as all others do."""
     opened = {"session_id": "their-session-4"} if by_gateway else await open_session(client)
     key = await world.key()
     headers = GATEWAY | {"Xdata-Session-Id": "their-session-4", "Xdata-Key": key.id, "Xdata-Scopes": "session.manage"}
     async with world.client(headers if by_gateway else with_token(opened["access_token"])) as inside:
-        large = await inside.post(DATAPROC, content=b"1", headers={"Content-Length": str(2**30)})
+        refused = [
+            await inside.get(DATAPROC),
+            await inside.post(DATAPROC, data={"a": "form"}),
+            await inside.post(DATAPROC, content=b"1", headers={"Content-Length": str(2**30)}),
+        ]
         await call(inside, "session.close_session", {"session_id": opened["session_id"]})
-        ended = [await inside.post(DATAPROC, json=an_exec()), await inside.get("/api/v1/dataproc/files/")]
-    assert [large.status_code, *(response.status_code for response in ended)] == [413, 401, 401]
-    assert {response.headers.get("xdata-session-id") for response in (large, *ended)} == {opened["session_id"]}
+        refused += [await inside.post(DATAPROC, json=an_exec()), await inside.get("/api/v1/dataproc/files/")]
+    assert [response.status_code for response in refused] == [405, 415, 413, 401, 401]
+    assert {response.headers.get("xdata-session-id") for response in refused} == {opened["session_id"]}
 
 
 async def test_a_trusted_address_is_the_socket_s(world: World) -> None:
@@ -240,7 +244,9 @@ async def test_an_id_from_outside_is_dropped(world: World, client: httpx.AsyncCl
     assert world.executor.calls[-1].session == first["session_id"]
 
 
-@pytest.mark.parametrize("path", ["/auth/resolve", "/auth/resolve/", "/auth/resolve/any/thing%2F", "/auth/resolve/a%0Ab"])
+@pytest.mark.parametrize(
+    "path", ["/auth/resolve", "/auth/resolve/", "/auth/resolve/any/thing%2F", "/auth/resolve/a%0Ab"]
+)
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD", "DELETE", "PROPFIND"])
 async def test_forward_auth_says_who_it_is(world: World, client: httpx.AsyncClient, path: str, method: str) -> None:
     """Any method, any path below: 200 with the identity, and 401 for everybody else."""
