@@ -72,16 +72,16 @@ def index_of(listed: dict[str, tuple[int, str]], cut: int) -> Index:
     return index
 
 
-def survey(application: Application) -> tuple[list[tuple[str, ...]], set[str]]:
-    """The files that have to be put, and the paths of those that were there and are gone. Raises OSError."""
-    changed, there = [], set()
+def survey(application: Application) -> tuple[dict[tuple[str, ...], int], set[str]]:
+    """The files that have to be put, with their sizes, and the paths of those that are gone. Raises OSError."""
+    changed, there = dict[tuple[str, ...], int](), set()
     with opened_folder(application.folder.parent) as top:
         for names, found, _ in scan(top, (application.folder.name,)):
             path = "/".join(names)
             if stat.S_ISREG(found.st_mode) and path.isprintable() and len(os.fsencode(path)) < _LONGEST:
                 there.add(path)
                 if application.seen.get(path) != signature(found):
-                    changed.append(names)
+                    changed[names] = found.st_size
     return changed, application.seen.keys() - there
 
 

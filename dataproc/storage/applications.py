@@ -24,7 +24,7 @@ from dataproc.storage.index import Signature
 from dataproc.storage.keeping import put
 from dataproc.storage.objects import Objects
 from dataproc.storage.publishing import remove
-from dataproc.storage.together import alone, together
+from dataproc.storage.together import alone, put_all
 
 FRESH = 5.0  # seconds after a look within which there is no other
 STALE = 60.0  # seconds after which a run waits for the look ...
@@ -165,8 +165,8 @@ class Applications:
 
     async def _kept(self, application: Application) -> None:
         changed, gone = await on_disk(survey, application)
-        puts = (partial(self._put, application, names) for names in changed)
-        for path, found in await together(self._objects.threads, puts):
+        puts = [(size, partial(self._put, application, names)) for names, size in changed.items()]
+        for path, found in await put_all(self._objects, puts):
             if found is not None:
                 application.seen[path], application.versions[path] = found
         if gone:

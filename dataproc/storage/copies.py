@@ -33,7 +33,7 @@ from dataproc.storage.objects import Objects
 from dataproc.storage.quotas import Quotas
 from dataproc.storage.stopping import Hurry
 from dataproc.storage.survey import Survey, survey
-from dataproc.storage.together import alone, together
+from dataproc.storage.together import alone, put_all
 from dataproc.storage.touches import Touches
 from dataproc.types import Elsewhere, Lease, Usage
 
@@ -182,10 +182,10 @@ class CopyBackend:
         copy.dirty = True
         revision = f"{copy.lease.fence}-{next(self._count)}"
         prefix = f"{revisions_of(copy.session)}/{revision}"
-        keys = {f"{prefix}/{number}": names for number, names in enumerate(found.changed)}
-        copy.failed |= {*keys, index_key(copy.session, revision)}
-        puts = (partial(self._put, copy.tree, names, key) for key, names in keys.items())
-        for path, kept in await together(self._objects.threads, puts):
+        keys = {names: f"{prefix}/{number}" for number, names in enumerate(found.changed)}
+        copy.failed |= {*keys.values(), index_key(copy.session, revision)}
+        puts = [(size, partial(self._put, copy.tree, names, keys[names])) for names, size in found.changed.items()]
+        for path, kept in await put_all(self._objects, puts):
             if kept is not None:
                 found.entries[path], found.seen[path] = kept
         index = copy.index.followed(revision, found.entries, found.paths)

@@ -26,6 +26,7 @@ from dataproc.telemetry import METRICS
 
 CHUNK = 8 * 2**20  # bytes of one request; what is no larger is read at once
 AT_ONCE = 16  # requests under way
+LARGE_AT_ONCE = 4  # files above `CHUNK` that are being put: each may take minutes, and has some parts in memory
 PATIENCE = 5.0  # seconds after which nothing is begun anew; what the one under way takes comes on top
 PAUSE = 0.2  # seconds before the second try
 BULK = 1000  # objects that S3 removes in one request
@@ -36,7 +37,8 @@ T = TypeVar("T")
 class Objects:
     """Objects by key under one fsspec URL. Raises StorageUnavailable where the store fails, retries and all.
 
-    `threads` is where its calls are made from, so that there are never more at once than the store is to be given.
+    `threads` is where its calls are made from, so that there are never more at once than the store is to be given;
+    `large` is where large files are put from, so that they do not take all of those.
     """
 
     def __init__(self, url: str, options: dict[str, Any] | None = None) -> None:
@@ -54,6 +56,7 @@ class Objects:
         self._under_way: set[Future[Any]] = set()
         self.answered = 0.0  # when the store did last, by the monotonic clock
         self.threads = ThreadPoolExecutor(AT_ONCE, "objects")
+        self.large = ThreadPoolExecutor(LARGE_AT_ONCE, "large-objects")
 
     def read(self, key: str) -> bytes | None:
         """A small object; None where there is none."""
@@ -148,6 +151,7 @@ class Objects:
         """The last that is done."""
         self.give_up()
         self.threads.shutdown(wait=True, cancel_futures=True)
+        self.large.shutdown(wait=True, cancel_futures=True)
 
     def _at(self, key: str) -> str:
         return f"{self._root}/{key}"

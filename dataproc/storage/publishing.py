@@ -18,7 +18,7 @@ from dataproc.storage.folders import session_place
 from dataproc.storage.index import KEPT, Index, KeptFile
 from dataproc.storage.leases import Leases
 from dataproc.storage.objects import Objects
-from dataproc.storage.together import alone, together
+from dataproc.storage.together import alone, put_all, together
 
 LONGEST = 1024  # bytes of a key
 
@@ -64,7 +64,7 @@ async def _copied(copy: Copy, target: Index, objects: Objects) -> None:
     if before is None:  # whoever copied last was interrupted: what the names hold by now is not known
         there = [key for folder in KEPT for key in await alone(objects.threads, objects.keys, f"{place}/{folder}")]
         gone = [name for name in there if name not in changed]
-    await together(objects.threads, (partial(_copy, objects, kept, name) for name, kept in changed.items()))
+    await put_all(objects, [(kept.size, partial(_copy, objects, kept, name)) for name, kept in changed.items()])
     await remove(objects, gone)
 
 

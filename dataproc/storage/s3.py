@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future
@@ -19,7 +18,6 @@ from dataproc.errors import DataprocError
 from dataproc.settings import Settings
 from dataproc.storage.objects import AT_ONCE, BULK, CHUNK, Objects
 
-LARGE_AT_ONCE = 4  # large files being put: each has some parts in memory
 PARTS_AT_ONCE = 4
 MOST_PARTS = 10_000
 COPIED_AT_ONCE = 5 * 2**30  # bytes, the most that S3 copies in one request
@@ -34,7 +32,6 @@ class S3Objects(Objects):
         self._fs.retries = 1  # s3fs repeats what is repeated here
         self._bucket, _, self._prefix = self._root.partition("/")
         self._bulk = bulk
-        self._large = threading.BoundedSemaphore(LARGE_AT_ONCE)
 
     def write(self, key: str, data: bytes) -> str:
         told = self._asked("put_object", key, Body=data)
@@ -43,8 +40,7 @@ class S3Objects(Objects):
     def upload(self, key: str, fd: int, size: int) -> tuple[int, str, str]:
         if size <= CHUNK:
             return super().upload(key, fd, size)
-        with self._large:
-            return self._put_parts(key, fd, max(CHUNK, -(-2 * size // MOST_PARTS)))
+        return self._put_parts(key, fd, max(CHUNK, -(-2 * size // MOST_PARTS)))
 
     def copy(self, key: str, to: str, size: int) -> None:
         if size > COPIED_AT_ONCE:

@@ -19,7 +19,7 @@ _BLOCK = 2**20
 
 @dataclass
 class Survey:
-    """What needs no upload, and which files do. seen: each file as it was when it was kept.
+    """What needs no upload, and which files do, with their sizes. seen: each file as it was when it was kept.
 
     paths: where it differs from what is kept, these files included. linked: whether a file has several names, so that
     a change of it need not be told under the one that is kept.
@@ -27,7 +27,7 @@ class Survey:
 
     entries: dict[str, Kept] = field(default_factory=dict)
     seen: dict[str, Signature] = field(default_factory=dict)
-    changed: list[Names] = field(default_factory=list)
+    changed: dict[Names, int] = field(default_factory=dict)
     paths: set[str] = field(default_factory=set)
     linked: bool = False
 
@@ -59,11 +59,15 @@ def _walked(top: int, index: Index, seen: dict[str, Signature], touched: Touches
                 walked.entries[path], walked.seen[path] = index.entries[path], seen[path]
             else:
                 sizes[names] = found.st_size
-    walked.changed = sorted(sizes, key=sizes.__getitem__, reverse=True)  # the longest work is begun first
+    walked.changed = _longest_first(sizes)
     kept, now = index.entries, walked.entries
     same = {path for path, each in now.items() if (known := kept.get(path)) is each or known == each}
     walked.paths = (now.keys() | kept.keys() | {"/".join(names) for names in sizes}) - same
     return walked
+
+
+def _longest_first(sizes: dict[Names, int]) -> dict[Names, int]:
+    return dict(sorted(sizes.items(), key=lambda each: each[1], reverse=True))
 
 
 class _Look:
@@ -83,7 +87,7 @@ class _Look:
                 self._look_for_links(names)
             elif len(names) > 1 and len(os.fsencode("/".join(names))) <= MAX_PATH:
                 self._take(names, how)
-        self.found.changed = sorted(self._sizes, key=self._sizes.__getitem__, reverse=True)
+        self.found.changed = _longest_first(self._sizes)
         self.found.paths |= {"/".join(names) for names in self._sizes}
         return self.found
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from typing import TypeVar
 
+from dataproc.storage.objects import CHUNK, Objects
 from dataproc.storage.paths import unavailable
 
 T = TypeVar("T")
@@ -55,3 +56,18 @@ async def together(threads: Executor, works: Iterable[Callable[[], T]]) -> list[
     if errors:
         raise unavailable(errors[0]) if isinstance(errors[0], OSError) else errors[0]
     return results
+
+
+async def put_all(objects: Objects, works: Iterable[tuple[int, Callable[[], T]]]) -> list[T]:
+    """The same for works that put so many bytes: large ones hold up only each other, whosever they are."""
+    sized = list(works)
+    small = together(objects.threads, [work for size, work in sized if size <= CHUNK])
+    large = together(objects.large, [work for size, work in sized if size > CHUNK])
+    done = await asyncio.gather(small, large, return_exceptions=True)  # so that none is at work any more
+    return [each for found in done for each in _unless_failed(found)]
+
+
+def _unless_failed(found: list[T] | BaseException) -> list[T]:
+    if isinstance(found, BaseException):
+        raise found
+    return found

@@ -109,3 +109,20 @@ def test_a_restart_fetches_nothing_that_is_here(cluster: Cluster, gate: Gate) ->
     again = client.at(served(cluster, gate))
     assert {path: again.get(path) for path in data} == data
     assert gate.files() == before
+
+
+def test_large_files_hold_up_no_small_ones(cluster: Cluster, gate: Gate) -> None:
+    """However many large files are on their way, and however slowly, small ones of other sessions get to the store."""
+    one = served(cluster, gate, DATAPROC_S3_TIMEOUT="60")
+    clients = [cluster.session(one) for _ in range(18)]
+    assert clients[0].put("a", b"small") == 201
+    gate.hold = ("POST", "?uploads")
+    with ThreadPoolExecutor(18) as calls:
+        large = [calls.submit(client.put, "large", bytes(9 * 2**20)) for client in clients[1:]]
+        try:
+            until(lambda: sum("?uploads" in path for _, path in gate.seen) >= 4)
+            assert calls.submit(clients[0].put, "b", b"small").result(10) == 201
+            assert not any(each.done() for each in large)
+        finally:
+            gate.let_go.set()
+        assert {each.result() for each in large} == {201}
