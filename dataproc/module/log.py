@@ -12,28 +12,31 @@ from pydantic_core import to_json
 class Logger:
     """A small structured logger: `ctx.log.info("rows read", rows=1461)`.
 
-    Values that have no JSON form are written as their `repr`. A line never raises.
+    `ctx.log.info("%d rows", 1461)` fills the event in, as the standard library does. Values that have no JSON form are
+    written as their `repr`. A line never raises.
     """
 
     __slots__ = ()
 
-    def debug(self, event: str, /, **values: Any) -> None:
+    def debug(self, event: str, /, *words: Any, **values: Any) -> None:
         """What only somebody who looks for a fault wants to know."""
-        self._line("debug", event, values)
+        self._line("debug", event, words, values)
 
-    def info(self, event: str, /, **values: Any) -> None:
+    def info(self, event: str, /, *words: Any, **values: Any) -> None:
         """What happened."""
-        self._line("info", event, values)
+        self._line("info", event, words, values)
 
-    def warning(self, event: str, /, **values: Any) -> None:
+    def warning(self, event: str, /, *words: Any, **values: Any) -> None:
         """What may be wrong."""
-        self._line("warning", event, values)
+        self._line("warning", event, words, values)
 
-    def error(self, event: str, /, **values: Any) -> None:
+    def error(self, event: str, /, *words: Any, **values: Any) -> None:
         """What is wrong."""
-        self._line("error", event, values)
+        self._line("error", event, words, values)
 
-    def _line(self, level: str, event: str, values: dict[str, Any]) -> None:
+    def _line(self, level: str, event: str, words: tuple[Any, ...], values: dict[str, Any]) -> None:
+        if words:
+            event = _filled(event, words)
         head = {"time": datetime.now(UTC).isoformat(timespec="milliseconds")[:-6] + "Z", "level": level, "event": event}
         try:
             line = to_json({**values, **head}, fallback=_shown, inf_nan_mode="strings").decode()
@@ -43,6 +46,13 @@ class Logger:
             print(line, file=sys.stderr, flush=True)  # noqa: T201 - stderr is what is kept
         except (OSError, ValueError):  # the author closed it
             return
+
+
+def _filled(event: str, words: tuple[Any, ...]) -> str:
+    try:
+        return event % words
+    except Exception:  # too few, too many, or a word that cannot be written
+        return f"{event} {_shown(words)}"
 
 
 def _shown(value: Any) -> str:

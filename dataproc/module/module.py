@@ -70,8 +70,8 @@ class Module:
     def method(self, name: Any = None, /, **options: Any) -> Any:
         """Serve the function below: `@module.method`, `@module.method("a-name")`, `@module.method(timeout=60)`.
 
-        Options are those of `Options`. The function itself stays as it is. ModuleBroken, which names both places,
-        where the name is taken; where it starts with `_`; where an option makes no sense.
+        Options are those of `Options`. The function itself stays as it is. A name that starts with `_` is private: it
+        is not served. ModuleBroken, which names both places, where the name is taken; where an option makes no sense.
         """
         if callable(name):
             self._add(name, None, {})
@@ -118,11 +118,10 @@ class Module:
         if not isinstance(function, FunctionType):
             raise ModuleBroken(f"a method is a function (def or async def), not {type(function).__name__}")
         name, place = name or function.__name__, self._place(function)
+        if isinstance(name, str) and name.startswith("_"):
+            return
         if not isinstance(name, str) or not METHOD_NAME.fullmatch(name):
-            why = (
-                "names that start with '_' are private" if name.startswith("_") else "letters, digits, '_', '-' and '.'"
-            )
-            raise ModuleBroken(f"{name!r} at {place} is no name for a method: {why}")
+            raise ModuleBroken(f"{name!r} at {place} is no name for a method: letters, digits, '_', '-' and '.'")
         if (earlier := self._methods.get(name)) is not None:
             raise ModuleBroken(f"method {name!r} is defined twice: at {self._place(earlier.function)} and at {place}")
         try:

@@ -1,6 +1,7 @@
 """What a method returned, as JSON: pydantic's rules, and NumPy's scalars and arrays; a view's data frame as its rows.
 
-NaN and infinities are written as null, and a message says how many. What is no JSON is named, never guessed at.
+NaN, infinities and pandas' missing values are written as null, and a message says how many of the first two there
+were. What is no JSON is named, never guessed at.
 """
 
 from __future__ import annotations
@@ -40,7 +41,12 @@ def to_reply(value: Any, *, view: bool = False) -> Returned | NotJson:
     try:
         if view:
             value = _rows(value)
-        payload = to_json(value, inf_nan_mode="null", fallback=fallback)
+        try:
+            payload = to_json(value, inf_nan_mode="null", fallback=fallback)
+        except ValueError:
+            if unknown or (timed := _timed(value)) is value:
+                raise
+            payload = to_json(value := timed, inf_nan_mode="null", fallback=fallback)
         if b"null" in payload and (count := _not_finite(value)):
             messages = (f"{count} value{'s' if count > 1 else ''} NaN or infinite, written as null",)
         if len(payload) > INT_DIGITS and _LONG_NUMBER.search(payload) and _has_long_int(value):
@@ -62,6 +68,24 @@ def _plain(item: Any) -> Any:
         item = item.astype(f"{item.dtype.kind}8[us]")
     plain = item.tolist()
     return float(plain) if type(plain) is type(item) else plain  # a longdouble has no Python twin
+
+
+def _timed(value: Any) -> Any:
+    """The value with None for each NaT of pandas, which passes for a datetime; itself where there is none."""
+
+    def timed(item: Any) -> Any:
+        if isinstance(item, dict):
+            found: Any = {key: timed(one) for key, one in item.items()}
+            return found if any(found[key] is not one for key, one in item.items()) else item
+        if isinstance(item, list | tuple):
+            found = [timed(one) for one in item]
+            return found if any(new is not old for new, old in zip(found, item, strict=True)) else item
+        return None if type(item).__name__ == "NaTType" else item
+
+    try:
+        return timed(value)
+    except RecursionError:
+        return value
 
 
 def _rows(value: Any) -> Any:

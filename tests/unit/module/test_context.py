@@ -72,6 +72,19 @@ def test_a_log_line_is_one_json_object_on_stderr(capsys: pytest.CaptureFixture[s
     assert line["time"].endswith("Z")
 
 
+@pytest.mark.parametrize(
+    ("words", "event"), [((3, "a"), "3 rows of a"), ((3,), "%d rows of %s (3,)"), (("x", object), "%d rows of %s (")]
+)
+def test_words_are_filled_into_the_event(
+    capsys: pytest.CaptureFixture[str], words: tuple[Any, ...], event: str
+) -> None:
+    """As with the loggers of the standard library; where they do not fit, the line says so and nothing is raised."""
+    Context(Path("/session")).log.info("%d rows of %s", *words, n=1)
+    line = json.loads(capsys.readouterr().err)
+    assert line["event"].startswith(event)
+    assert line["n"] == 1
+
+
 def test_cancelled_asks_each_time() -> None:
     """The flag is looked up when it is read."""
     answers = iter([False, True])

@@ -63,9 +63,26 @@ def test_a_name_taken_twice_names_both_places() -> None:
     assert module.methods["run"].function is first
 
 
-@pytest.mark.parametrize("name", ["_private", "with space", "é", "a" * 129, "1st"])
+@pytest.mark.parametrize("name", [None, "_named"])
+def test_private_names_are_not_served(name: str | None) -> None:
+    """A name that starts with `_` is the module's own, and its other methods are served all the same."""
+    module = Module("tried")
+
+    @module.method(name)
+    def _own() -> int:
+        return 1
+
+    @module.method
+    def served() -> int:
+        return _own()
+
+    assert list(module.methods) == ["served"]
+    assert served() == 1
+
+
+@pytest.mark.parametrize("name", ["with space", "é", "a" * 129, "1st"])
 def test_some_names_are_refused(name: str) -> None:
-    """Private names, and those that cannot stand in a scope."""
+    """Those that cannot stand in a scope."""
     module = Module("tried")
     with pytest.raises(ModuleBroken, match="is no name for a method"):
         module.method(name)(lambda: None)

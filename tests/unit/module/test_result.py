@@ -70,6 +70,11 @@ def nested(depth: int) -> list[Any]:
         ([np.datetime64("2026-01-31T09:30:00", "ns")], ["2026-01-31T09:30:00"]),
         (np.longdouble(1.5), 1.5),
         (np.array([1, "a", None], dtype=object), [1, "a", None]),
+        (
+            [{"at": pd.NaT, "n": pd.NA}, (pd.Timestamp("2026-01-31"), pd.NaT)],
+            [{"at": None, "n": None}, ["2026-01-31T00:00:00", None]],
+        ),
+        (pd.NaT, None),
     ],
 )
 def test_values_are_written_as_pydantic_and_numpy_users_expect(value: Any, expected: Any) -> None:
