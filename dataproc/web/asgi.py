@@ -48,7 +48,7 @@ def require_json(content_type: bytes | None) -> None:
     if content_type is None or content_type == b"application/json":
         return
     named = content_type.partition(b";")[0].strip().lower()
-    if named and not _JSON_TYPE.fullmatch(named):
+    if not _JSON_TYPE.fullmatch(named):
         shown = named[:100].decode("ascii", "replace")
         raise UnsupportedType(f"the body is declared to be {shown}; add the header `Content-Type: application/json`")
 
