@@ -49,7 +49,8 @@ class Quotas:
     ) -> None:
         """usages: what is kept of sessions' use, for all nodes to see; by default nothing is.
 
-        noting: whether watches keep what was touched, modes and times too, for who asks for it.
+        noting: whether watches keep what was touched, modes and times too, for who asks for it: then files are stored
+        elsewhere, too, and count there, with their holes.
         """
         self._limits = limits
         self._root = root

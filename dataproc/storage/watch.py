@@ -48,7 +48,7 @@ class Watch:
     def __init__(
         self, tree: Tree, queue: inotify.Inotify, by_watch: dict[int, tuple[Watch, Folder]], noting: bool = False
     ) -> None:
-        """noting: whether to keep for `take` what was touched."""
+        """noting: whether to keep for `take` what was touched, as files that are stored elsewhere, too, need it."""
         self.lock = threading.Lock()
         self.inbox: deque[tuple[Folder, int, str]] = deque()
         self.lost = False  # events that never came into the inbox
@@ -251,7 +251,7 @@ class Watch:
 
     def _size(self, top: int, folder: Folder, name: str) -> int | None:
         found = self._stat(top, (*folder.names, name))
-        return None if found is None or stat.S_ISDIR(found.st_mode) else taken(found)
+        return None if found is None or stat.S_ISDIR(found.st_mode) else taken(found, holes=self._touches is None)
 
     def _stat(self, top: int, names: Names) -> os.stat_result | None:
         *above, name = names
@@ -292,7 +292,7 @@ class Watch:
                         below.append(entry.name)
                         continue
                     with suppress(OSError):  # gone meanwhile
-                        found[entry.name] = taken(entry.stat(follow_symlinks=False))
+                        found[entry.name] = taken(entry.stat(follow_symlinks=False), holes=self._touches is None)
         finally:
             os.close(fd)
         for name in folder.sizes.keys() | found.keys():
@@ -334,10 +334,13 @@ def _touched(touches: Touches, folder: Folder, mask: int, name: str) -> None:
         touches.add(names, READ if mask & ~inotify.ATTRIB else STAT)
 
 
-def taken(found: os.stat_result) -> int:
-    """The bytes that a file takes: its size, less where it has holes, more where room was kept beyond its end."""
+def taken(found: os.stat_result, *, holes: bool = True) -> int:
+    """The bytes that a file takes: its size, less where it has holes, more where room was kept beyond its end.
+
+    holes: whether those are spared; a store of objects knows none.
+    """
     held = found.st_blocks * 512
-    return held if held > found.st_size + _PREALLOCATED else min(held, found.st_size)
+    return held if held > found.st_size + _PREALLOCATED else min(held, found.st_size) if holes else found.st_size
 
 
 def _opened(top: int, names: Names) -> int:

@@ -195,6 +195,21 @@ async def test_what_left_the_disk_counts_for_its_key(store: Store) -> None:
     await node.of(SESSION, "k").write(RelPath(("b",)), pieces(bytes(400)))
 
 
+async def test_holes_count_where_they_are_stored(store: Store) -> None:
+    """A store knows no holes: a sparse file takes its whole size, on every node, and is held to the quota."""
+    here = store.node("here", session_bytes=2**20)
+    async with here.of(SESSION).checkout() as tree, await here.observe(SESSION, "k", tree) as run:
+        (tree.files / "sparse").touch()
+        os.truncate(tree.files / "sparse", 2**20)
+        assert (await run.end())[1] is None
+    assert (await here.usage(SESSION)).bytes == 2**20
+    async with here.of(SESSION).checkout() as tree, await here.observe(SESSION, "k", tree) as run:
+        os.truncate(tree.files / "sparse", 2**20 + 1)
+        error = (await run.end())[1]
+        assert error is not None
+        assert error.data["quota"] == "session_bytes"
+
+
 async def test_application_folders_travel(store: Store) -> None:
     """What a run leaves in its application folder another node finds; what it removes there goes from the store."""
     here = store.node("here")
