@@ -53,8 +53,8 @@ class Script:
 class MethodInfo:
     """One method as it is published.
 
-    params, result: JSON Schemas 2020-12. check: raises InvalidParams for params that the schema refuses.
-    returns: `nothing` answers true always, `unknown` answers true for None.
+    params, result: JSON Schemas 2020-12; no `result` where what it returns is not known. check: raises InvalidParams
+    for params that the schema refuses. returns: `nothing` answers true always, `unknown` answers true for None.
     """
 
     module: str
@@ -81,7 +81,7 @@ class MethodInfo:
             "name": self.name,
             "description": self.description,
             "params": self.params,
-            "result": self.result,
+            "result": {} if self.result is None else self.result,
             "timeout": self.limits.timeout,
             "exclusive": self.exclusive,
             "reads_only": self.reads_only,

@@ -209,6 +209,14 @@ async def test_describe_module_has_the_schemas(tmp_path: Path) -> None:
         assert method["result"]["format"] == "date"
 
 
+async def test_what_a_method_returns_is_a_schema_also_where_it_is_not_annotated(tmp_path: Path) -> None:
+    """Then it is the schema that takes anything."""
+    async with started(tmp_path, "echo") as world:
+        results = {each["name"]: each["result"] for each in (await world.registry.describe_module("echo"))["methods"]}
+    assert results["unsaid"] == {}
+    assert all(isinstance(result, dict) for result in results.values())
+
+
 async def test_a_change_is_followed(tmp_path: Path) -> None:
     """New code is in force without a restart, and the users of the old generation are told."""
     async with started(tmp_path) as world:
