@@ -47,7 +47,9 @@ class Settings(BaseSettings):
     # where it listens
     host: str = Field("127.0.0.1", description="Address to listen on. Beyond loopback, a key has to exist.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one and prints it.")
-    uds: Path | None = Field(None, description="A unix socket to listen on instead of host and port.")
+    uds: Path | None = Field(
+        None, description="A unix socket to listen on instead of host and port, open to every local user as a port is."
+    )
     tls_cert: Path | None = Field(None, description="PEM certificate chain; with `tls_key`, https is served.")
     tls_key: Path | None = Field(None, description="PEM private key.")
     public_url: str | None = Field(None, description="The address that clients use, where a proxy is in front.")
@@ -116,7 +118,8 @@ class Settings(BaseSettings):
         None, description="Who sends this as `Xdata-Gateway-Secret` may name the session by `Xdata-Session-Id`."
     )
     gateway_peers: str = Field(
-        "", description="Socket addresses that are trusted gateways: comma-separated networks, or `unix`."
+        "",
+        description="Socket addresses that are trusted gateways: comma-separated networks, `unix` (`DATAPROC_UDS`, from the server's own user or root), `unix:<uid>`.",
     )
     gateway_idle_timeout: Seconds = Field(86400, description="Life of a gateway's session after its last use.")
 

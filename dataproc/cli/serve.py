@@ -182,6 +182,7 @@ def _bind_unix(settings: Settings) -> socket.socket:
     if settings.uds.is_socket():
         settings.uds.unlink()  # left behind by a server that was killed
     listener.bind(path)
+    settings.uds.chmod(0o666)  # as to a loopback port: who may connect says nothing of who may call
     return listener
 
 

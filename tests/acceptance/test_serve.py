@@ -169,6 +169,7 @@ def test_unix_socket(shell: Shell) -> None:
         abandoned.bind(str(path))
     with shell.serve(DATAPROC_UDS=str(path)) as served:
         assert served.url == f"unix:{path}"
+        assert path.stat().st_mode & 0o777 == 0o666, "a proxy of another user has to get in"
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://localhost") as client:
             answer = client.post(RPC, json=SESSION_TEST, headers=headers(key), timeout=DEADLINE)
             assert "result" in answer.json()
