@@ -73,7 +73,7 @@ class Executor:
         self._sessions: dict[str, set[UnderWay]] = {}
         self._drained: dict[str, asyncio.Future[None]] = {}
         self._chores: set[asyncio.Task[None]] = set()
-        self._looks = run_changes.Looks()
+        self._looks = run_changes.Looks(self._hash_late)
         self._noting = Ticker(NOTED, self._note_slow)
         self.stopping = False
 
@@ -223,6 +223,10 @@ class Executor:
             await self._finish(live.as_run())  # its id is told, or about to be
         live.tell()
         if live.late is not None:
+            self._hash_late(live)
+
+    def _hash_late(self, live: UnderWay) -> None:
+        if not self.stopping:
             self._chore(run_changes.hash_them(live, self.runs, self.workspaces.hashing))
 
     def _shelved(self, live: UnderWay, outcome: Outcome) -> bool:

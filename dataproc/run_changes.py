@@ -16,7 +16,7 @@ from dataproc.database.runs import RunStore
 from dataproc.errors import StorageUnavailable
 from dataproc.storage.changes import Touched
 from dataproc.storage.hashing import Hashing
-from dataproc.storage.manifest import hash_late, manifest
+from dataproc.storage.manifest import Manifest, hash_late, manifest
 
 if TYPE_CHECKING:
     from dataproc.runs import Run
@@ -64,9 +64,11 @@ class Looks:
     """Looks at what quick runs changed after their callers have their answers, in the writer's thread.
 
     Runs that follow each other on the same file share one look: it is right for the last of them, and the records of
-    the others say that their changes may be shared.
+    the others say that their changes may be shared. hash_late: is told, in the loop, of a run that has hashes left for
+    later.
     """
 
+    hash_late: Callable[[UnderWay], None]
     _last: dict[tuple[Path, str], str] = field(default_factory=dict)  # the run that touched a file last
     _seen: dict[tuple[Path, str], tuple[float, dict[str, Any] | None]] = field(default_factory=dict)
 
@@ -77,23 +79,25 @@ class Looks:
             return live.as_run
         for name in touched.names:
             self._last[touched.files, name] = live.call.run_id
-        return partial(self._look, live, touched, time.monotonic())
+        return partial(self._look, live, touched, time.monotonic(), asyncio.get_running_loop())
 
-    def _look(self, live: UnderWay, touched: Touched, ended: float) -> Run:
+    def _look(self, live: UnderWay, touched: Touched, ended: float, loop: asyncio.AbstractEventLoop) -> Run:
         run_id, changes = live.call.run_id, touched.changes
         found: dict[str, list[Any]] = {"created": [], "modified": []}
         for kind, paths in (("created", changes.created), ("modified", changes.modified)):
             entries = [self._entry(touched, path, ended) for path in paths]
             found[kind] = [entry for entry in entries if entry is not None]
-        mine = True
-        for name in touched.names:
-            if self._last.get((touched.files, name)) == run_id:
-                del self._last[touched.files, name]
-            else:
-                mine = False
+        mine = {name for name in touched.names if self._last.get((touched.files, name)) == run_id}
+        for name in mine:
+            del self._last[touched.files, name]
         if not self._last:
             self._seen.clear()
-        live.changes = {**found, "deleted": list(changes.deleted), "shared": live.shared or not mine}
+        shared = live.shared or len(mine) < len(touched.names)
+        live.changes = {**found, "deleted": list(changes.deleted), "shared": shared}
+        late = [each["path"] for each in found["created"] + found["modified"] if "sha256" not in each]
+        if mine.intersection(late) and not loop.is_closed():
+            live.late = partial(hash_late, touched.files, Manifest(live.changes, late), owner=touched.owner)
+            loop.call_soon_threadsafe(self.hash_late, live)
         return live.as_run()
 
     def _entry(self, touched: Touched, path: str, ended: float) -> dict[str, Any] | None:

@@ -486,9 +486,18 @@ def test_the_record_says_what_a_run_changed(session: Session) -> None:
     assert large["changes"]["created"] == []
 
 
-def test_large_files_get_their_hashes_later(session: Session, until: Callable[..., Any]) -> None:  # noqa: F811
+@pytest.mark.parametrize("waited_for", [False, True])
+def test_large_files_get_their_hashes_later(
+    session: Session,
+    until: Callable[..., Any],  # noqa: F811
+    waited_for: bool,
+) -> None:
     """A file above 1 MiB is listed at once, and its hash is there when it has been computed."""
-    run_id = submit(session, "worker.write", name="big.bin", size=2**21)
+    if waited_for:
+        session.exec("worker.write", name="big.bin", size=2**21)
+        run_id = rpc(session, "list_runs")["runs"][0]["run_id"]
+    else:
+        run_id = submit(session, "worker.write", name="big.bin", size=2**21)
 
     def hashed() -> Any:
         (entry,) = ended(session, run_id)["changes"]["created"]
