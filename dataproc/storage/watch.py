@@ -340,7 +340,9 @@ def taken(found: os.stat_result, *, holes: bool = True) -> int:
     holes: whether those are spared; a store of objects knows none.
     """
     held = found.st_blocks * 512
-    return held if held > found.st_size + _PREALLOCATED else min(held, found.st_size) if holes else found.st_size
+    if held > found.st_size + _PREALLOCATED:
+        return held
+    return min(held, found.st_size) if holes or not stat.S_ISREG(found.st_mode) else found.st_size
 
 
 def _opened(top: int, names: Names) -> int:
