@@ -81,10 +81,18 @@ def _formatter(as_json: bool, colors: bool) -> logging.Formatter:
     )
 
 
-def configure_logging(log_format: LogFormat = "auto", level: str = "info", stream: TextIO | None = None) -> None:
+def _unconfined(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Say of each run that nothing held it."""
+    return {**event, "sandbox": "off"} if "run_id" in event else event
+
+
+def configure_logging(
+    log_format: LogFormat = "auto", level: str = "info", stream: TextIO | None = None, *, confined: bool = True
+) -> None:
     """Send every log line of the process, those of libraries too, to `stream` (default: stderr).
 
-    `auto` is JSON unless the stream is a terminal. Start uvicorn with `log_config=None`, or it undoes this.
+    `auto` is JSON unless the stream is a terminal. confined: False has each line of a run say that it was not. Start
+    uvicorn with `log_config=None`, or it undoes this.
     """
     stream = stream or sys.stderr
     as_json = log_format == "json" or (log_format == "auto" and not stream.isatty())
@@ -99,7 +107,11 @@ def configure_logging(log_format: LogFormat = "auto", level: str = "info", strea
     logging.getLogger("dataproc.audit").setLevel(logging.INFO)
     logging.captureWarnings(True)
     structlog.configure(
-        processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[
+            *_SHARED,
+            *(() if confined else (_unconfined,)),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(least),  # a line below the level costs next to nothing
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,

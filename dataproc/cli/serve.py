@@ -37,7 +37,7 @@ Ready = Callable[[System, str], None]
 
 def run(settings: Settings, *, first_key: bool, ready: Ready | None = None) -> None:
     """Serve until a signal says stop. ready: told the address once it listens, in place of our own announcement."""
-    configure_logging(settings.log_format, settings.log_level)
+    configure_logging(settings.log_format, settings.log_level, confined=settings.sandbox != "off")
     if unknown := unknown_variables(os.environ):
         log.warning("settings.unknown", names=unknown)
     _try_certificate(settings)

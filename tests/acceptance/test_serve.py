@@ -76,6 +76,16 @@ def test_a_failed_run_leaves_a_line(
         assert {name: lines[0][name] for name in wanted} == wanted
 
 
+def test_a_run_without_walls_is_told_as_such(shell: Shell) -> None:
+    """With the sandbox off, the log lines of runs say so."""
+    key = shell.key()
+    with shell.serve(**SLEEPERS, DATAPROC_SANDBOX="off") as served:
+        sent = call("dataproc.exec", module="crasher", method="kill")
+        told = httpx.post(served.url + RPC, json=sent, headers=headers(key), timeout=DEADLINE).json()["error"]["data"]
+        lines = [json.loads(line) for line in served.log.read_text().splitlines() if told["run_id"] in line]
+    assert [line["sandbox"] for line in lines] == ["off"]
+
+
 def test_log_lines_name_their_request(shell: Shell) -> None:
     """Also those of credentials, refused and used."""
     key = shell.key()
