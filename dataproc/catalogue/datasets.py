@@ -67,7 +67,9 @@ class Datasets:
     # -- made and deleted -------------------------------------------------------------------------------------------
 
     async def create(self, key: str, name: str, defs: Json, key_columns: Json, session: str | None) -> JsonObject:
-        """Make an empty data set; its dataset_info. Raises InvalidParams, Conflict for a name that there is."""
+        """Make an empty data set; its dataset_info. Raises InvalidParams, Conflict for a name that there is, be it a
+        citation's: a label has one meaning.
+        """
         name = new_name(name, "dataset_name")
         columns = columns_.read_columns(defs, "columns")
         keys = records_.key_columns(key_columns, columns)
@@ -77,7 +79,9 @@ class Datasets:
             "key_columns": json.dumps(keys), "session_id": session, "created_at": now,
         }  # fmt: skip
 
-        def made(connection: Connection) -> int:
+        def made(connection: Connection) -> int | None:
+            if db.find_citation(connection, key, name) is not None:
+                return None
             dataset = db.add_dataset(connection, row)
             version = {"columns": columns_.dumped(columns), "parts": "[]", "revision": 0, "run_id": None}
             db.add_version(connection, {**version, "dataset_id": dataset, "created_at": now})
@@ -87,6 +91,8 @@ class Datasets:
             dataset = await self._database.write(made)
         except IntegrityError:
             raise Conflict(f"there is a data set {name!r} already", name=name) from None
+        if dataset is None:
+            raise Conflict(f"{name!r} is a citation already", name=name)
         return _info({**row, "id": dataset})
 
     async def delete(self, key: str, name: str) -> None:

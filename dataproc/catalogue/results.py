@@ -61,7 +61,7 @@ class Results:
     ) -> list[str]:
         """Keep all of it; the long names of the versions and the ids of the models.
 
-        Raises CsvRefused (a ValueError), InvalidParams, StorageUnavailable; then nothing of it is known.
+        Raises CsvRefused (a ValueError), InvalidParams, Conflict, StorageUnavailable; then nothing of it is known.
         """
         if not tables and not files:
             return []
@@ -99,6 +99,8 @@ class Results:
             found = db.find_dataset(connection, key, version.name)
             if found is not None and found.folder != version.folder:
                 raise Conflict(f"data set {version.name!r} was made by another server meanwhile; try again")
+            if found is None and db.find_citation(connection, key, version.name) is not None:
+                raise Conflict(f"{version.name!r} is a citation, and no data set; nothing was kept", name=version.name)
             dataset = (
                 db.add_dataset(
                     connection,

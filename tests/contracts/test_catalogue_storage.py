@@ -16,7 +16,7 @@ from dataproc.catalogue.names import read_ddc
 from dataproc.catalogue.results import NewFile, NewTable
 from dataproc.clock import SystemClock
 from dataproc.database import Database
-from dataproc.errors import NotFound
+from dataproc.errors import Conflict, NotFound
 from dataproc.settings import Settings
 
 if TYPE_CHECKING:
@@ -65,6 +65,19 @@ async def test_records_are_put_changed_and_read(catalogue: Catalogue) -> None:
     await datasets.delete(KEY, "d")
     with pytest.raises(NotFound):
         await rows(catalogue, "d")
+
+
+async def test_a_label_has_one_meaning(catalogue: Catalogue) -> None:
+    """No data set comes under the label of a citation, made by a caller or by a run: it would be read in its place."""
+    datasets = catalogue.datasets
+    await datasets.create(KEY, "d", COLUMNS, None, None)
+    await datasets.put(KEY, "d", [[1, "a"]], "error")
+    await datasets.cite(KEY, "then", "d")
+    with pytest.raises(Conflict, match="is a citation"):
+        await datasets.create(KEY, "then", COLUMNS, None, None)
+    with pytest.raises(Conflict, match="is a citation"):
+        await catalogue.results.keep(KEY, "session", "run", [NewTable("then", io.BytesIO(b"id,t\n2,b\n"))], [])
+    assert await rows(catalogue, "then") == [[1, "a"]]
 
 
 async def test_what_modules_are_handed(catalogue: Catalogue) -> None:
