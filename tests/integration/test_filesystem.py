@@ -112,6 +112,16 @@ def test_what_a_filesystem_can_do(options: dict[str, str], tmp_path: Path) -> No
         assert file.read() == b"9!"
 
 
+def test_directories_are_no_files(options: dict[str, str]) -> None:
+    """They are copied with what is in them, and cannot be opened."""
+    fs = fsspec.filesystem("xdata", **options)
+    fs.pipe({"from/a": b"1", "from/b/c": b"2"})
+    fs.cp("from", "to", recursive=True)
+    assert fs.cat(fs.find("to")) == {"to/a": b"1", "to/b/c": b"2"}
+    with pytest.raises(IsADirectoryError):
+        fs.open("from")
+
+
 def test_files_are_opened_for_writing(session: Session) -> None:
     """What is written is there when the file is closed; where the block fails, it never is; `x` does not replace."""
     with session.files.open("t.txt", "w") as text:

@@ -113,7 +113,9 @@ class XDataFileSystem(AbstractFileSystem):  # type: ignore[misc]
             raise FileNotFoundError(path) from None
 
     def cp_file(self, path1: str, path2: str, **_: Any) -> None:
-        """Copy by way of this machine."""
+        """Copy by way of this machine; a directory is made by what is in it."""
+        if self.isdir(path1):
+            return
         with self.open(path1, "rb") as source, self.open(path2, "wb") as target:
             while piece := source.read(2**20):
                 target.write(piece)
@@ -161,6 +163,8 @@ class XDataFileSystem(AbstractFileSystem):  # type: ignore[misc]
         cache_options: Any = None, **options: Any,
     ) -> Any:  # fmt: skip
         if mode == "rb":
+            if options.get("size") is None:
+                options["size"] = self._size(path)
             return _Reading(self, path, mode, block_size or "default", cache_options=cache_options, **options)
         if mode == "ab":
             held = self.cat_file(path) if self.exists(path) else b""
@@ -170,6 +174,12 @@ class XDataFileSystem(AbstractFileSystem):  # type: ignore[misc]
         if mode not in ("wb", "xb"):
             raise ValueError(f"no such mode: {mode!r}")
         return self.files.open(path, mode)
+
+    def _size(self, path: str) -> int:
+        found = self.info(path)
+        if found["type"] == "directory":
+            raise IsADirectoryError(path)
+        return int(found["size"])
 
 
 class _Reading(AbstractBufferedFile):  # type: ignore[misc]
