@@ -58,8 +58,11 @@ def fetch(
         transfer.copy_out(path, sys.stdout.buffer, archive)
         return
     name = path.rstrip("/").rpartition("/")[2] or "session"
-    target = target or Path(f"{name}.{archive}" if archive else name)
-    _tell(str(target), transfer.get(path, target / name if target.is_dir() else target, archive), output)
+    name = f"{name}.{archive}" if archive else name
+    target = target or Path(name)
+    if target.is_dir():
+        target /= name
+    _tell(str(target), transfer.get(path, target, archive), output)
 
 
 @app.command()

@@ -70,7 +70,10 @@ class Transfer:
         self._remote.request("PUT", FILES + quote(path), self._who, body, **kind, **more).close()
 
     def get(self, path: str, target: Path, archive: str | None) -> tuple[int, str]:
-        """Download to a local file, whole or not at all: its size and SHA-256."""
+        """Download to a local file, whole or not at all, or into a device or pipe: its size and SHA-256."""
+        if target.exists() and not target.is_file():
+            with target.open("wb") as file:
+                return self.copy_out(path, file, archive)
         partial = target.with_name(f".{target.name}.part")
         try:
             with partial.open("wb") as file:

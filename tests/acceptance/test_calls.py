@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import zipfile
 from collections.abc import Iterator
 
@@ -88,6 +89,26 @@ def test_missing_file(caller: Shell, token: str) -> None:
     refused = caller.run("file", "get", "nowhere.csv", DATAPROC_SESSION_TOKEN=token)
     assert refused.returncode == 3
     assert not list(caller.folder.glob("*nowhere*"))
+
+
+def test_places_of_a_download(caller: Shell, token: str) -> None:
+    """A directory takes the file, or the archive, under its own name, and what is no file is written to."""
+    inside = {"DATAPROC_SESSION_TOKEN": token}
+    caller.run("file", "put", "-", "d/x.txt", stdin="hello", **inside)
+    (caller.folder / "here").mkdir(exist_ok=True)
+    got = json.loads(caller.run("file", "get", "d/x.txt", "here", "-o", "json", **inside).stdout)
+    assert got["path"] == "here/x.txt"
+    assert (caller.folder / "here/x.txt").read_text() == "hello"
+    assert caller.run("file", "get", "d/", "here", "--archive", "zip", **inside).returncode == 0
+    assert zipfile.is_zipfile(caller.folder / "here/d.zip")
+    os.mkfifo(pipe := caller.folder / "pipe")
+    reader = os.open(pipe, os.O_RDWR)
+    try:
+        assert caller.run("file", "get", "d/x.txt", "pipe", **inside).returncode == 0
+        assert os.read(reader, 100) == b"hello"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
 
 
 def test_files_from_a_shell(caller: Shell, token: str) -> None:
