@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from dataproc.clock import Clock
-from dataproc.errors import Conflict, SessionEnded
+from dataproc.errors import Conflict, NotFound, SessionEnded
 from dataproc.storage.archive import Archive, Kind
 from dataproc.storage.backend import Backend
 from dataproc.storage.files import Condition, Entry, Files, Reading, Written
@@ -210,8 +210,8 @@ class Workspace:
             room.require(announced)
             upload = Upload(self._backend.folders, tree, path, hashed=sha256 is not None)
             try:
-                await _written_out(upload, room.kept(chunks), hashed=sha256 is not None)
-                written = await _below_path(upload.commit, condition, sha256)
+                await self._alive(_written_out(upload, room.kept(chunks), hashed=sha256 is not None))
+                written = await self._alive(_below_path(upload.commit, condition, sha256))
             finally:
                 await asyncio.to_thread(upload.close)
             self._all.refuse_gone(self.session_id)
@@ -228,13 +228,22 @@ class Workspace:
         async with self.checkout() as tree:
             watched = await self._all.quotas.watch(self.session_id, tree, self._key)
             try:
-                await _below_path(Files(self._backend.folders, tree).delete, path, condition, recursive)
+                deleting = _below_path(Files(self._backend.folders, tree).delete, path, condition, recursive)
+                await self._alive(deleting)
             finally:
                 await self._all.quotas.counted(watched)
 
     async def _on_disk(self, work: Callable[[Files], T]) -> T:
         tree = self._all.known(self.session_id) or await self._all.bring(self.session_id)
-        return await _below_path(work, Files(self._backend.folders, tree))
+        return await self._alive(_below_path(work, Files(self._backend.folders, tree)))
+
+    async def _alive(self, work: Awaitable[T]) -> T:
+        """What is missing because its session has ended meanwhile is told so."""
+        try:
+            return await work
+        except NotFound:
+            self._all.refuse_gone(self.session_id)
+            raise
 
 
 class Checkout:

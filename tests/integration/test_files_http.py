@@ -426,6 +426,23 @@ def test_links_and_other_kinds(served: Served) -> None:
     assert (served.storage / "dataproc.db").read_bytes().startswith(b"SQLite")
 
 
+def test_a_session_that_ends_during_an_upload(served: Served) -> None:
+    """The uploader is told that the session has ended, and nothing is left."""
+    served.ask("PUT", "f", b"1")
+    gone = threading.Event()
+
+    def body() -> Iterator[bytes]:
+        yield b"1"
+        served.run(lambda system: system.workspaces.discard(served.session))
+        gone.set()
+        yield b"2" * (CHUNK + 1)
+
+    refused = served.ask("PUT", "late", body())
+    assert gone.is_set()
+    assert (refused.status, refused.error["data"]["name"]) == (401, "session_ended")
+    until(lambda: not served.folder.exists())
+
+
 def test_an_upload_cut_off_leaves_nothing(served: Served) -> None:
     """A client that goes away in the middle of its body leaves no file and no part of one."""
     with socket.create_connection(("127.0.0.1", served.port)) as client:
