@@ -17,6 +17,9 @@ from dataclasses import dataclass
 
 from dataproc.engine import syscalls
 
+SIGNALS = 1024  # timers and queued signals; the kernel counts them by user too
+WATCHES = {"max_inotify_instances": 2, "max_inotify_watches": 2048}  # of 128 and some 100,000 that a user has
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -44,6 +47,7 @@ def apply(limits: Limits) -> None:
         resource.RLIMIT_DATA: 2 * limits.memory,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_MEMLOCK: 2**23,
+        resource.RLIMIT_SIGPENDING: SIGNALS,
         resource.RLIMIT_RTPRIO: 0,
         resource.RLIMIT_NICE: 0,
     }
@@ -51,6 +55,17 @@ def apply(limits: Limits) -> None:
         _, most = resource.getrlimit(kind)
         bound = value if most == resource.RLIM_INFINITY else min(value, most)
         resource.setrlimit(kind, (bound, bound))
+
+
+def share_watches() -> None:
+    """Leave most of the kernel's watches of files to others: they are counted by user, and all workers are one.
+
+    To be called in the worker's own user namespace, before its capabilities go. Where the kernel has no such bound,
+    nothing is lost but this.
+    """
+    for name, most in WATCHES.items():
+        with contextlib.suppress(OSError), open(f"/proc/sys/user/{name}", "w") as file:
+            file.write(str(most))
 
 
 def die_first() -> None:

@@ -72,6 +72,7 @@ def confine(walls: Walls, places: Places, limits: bounds.Limits) -> list[str]:
         ids = os.geteuid(), os.getegid()
         sys_.unshare(sys_.CLONE_NEWUSER)  # processes are counted by user namespace: nobody else is starved
         namespaces.map_ids(*ids)
+        bounds.share_watches()
         layers.append("namespaces")
     bounds.apply(limits)
     bounds.die_first()

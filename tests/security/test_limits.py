@@ -58,6 +58,15 @@ def test_one_session_cannot_starve_another_of_processes(server):
     assert two.exec("forker.bomb", count=60)["made"] >= 50
 
 
+def test_one_session_cannot_starve_another_of_watches_and_timers(server):
+    """What the kernel counts by user, and all workers are one user, is shared out: others get theirs all the same."""
+    sessions = [server.open_session() for _ in range(3)]
+    for one in sessions:
+        made = one.exec("hog.watches", most=100_000)
+        assert 0 < made["queues"] <= 2
+        assert 0 < made["timers"] <= 1024
+
+
 def test_a_file_is_bounded(session, bystander):
     """A write beyond the limit fails with an error that the method sees, and the file ends there."""
     told = session.exec("hog.file", size=64 * MiB)

@@ -132,3 +132,14 @@ def kernel_objects() -> dict[str, int]:
     library, private, mode = ctypes.CDLL(None, use_errno=True), 0, 0o600
     asked = {"semget": (private, 32_000, mode), "msgget": (private, mode), "shmget": (private, MiB, mode)}
     return {name: ctypes.get_errno() if getattr(library, name)(*words) < 0 else 0 for name, words in asked.items()}
+
+
+@module.method
+def watches(most: int) -> dict[str, int]:
+    """Take queues of file events and timers, and keep them while the worker lives; how many there were."""
+    library, made, timer = ctypes.CDLL(None), {"queues": 0, "timers": 0}, ctypes.c_void_p()
+    while made["queues"] < most and library.inotify_init1(0) >= 0:
+        made["queues"] += 1
+    while made["timers"] < most and library.timer_create(0, None, ctypes.byref(timer)) == 0:
+        made["timers"] += 1
+    return made
