@@ -12,7 +12,6 @@ import stat
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -33,13 +32,29 @@ _BLIND_PAUSE = 0.5  # seconds between walks where there are no watches left
 
 @dataclass(eq=False, slots=True)
 class Folder:
-    """A watched directory: the bytes of each file in it, and its directories."""
+    """A watched directory: the bytes of each file in it, and its directories.
 
-    names: Names
+    Where it lies is told by those above it: a path of its own for each would take a server's memory in a deep nest.
+    """
+
+    name: str
+    above: Folder | None
     watch: int
     sizes: dict[str, int] = field(default_factory=dict)
     folders: dict[str, Folder] = field(default_factory=dict)
     gone: bool = False
+
+    @property
+    def names(self) -> Names:
+        """Its path, from the top folder on."""
+        found, folder = [self.name], self.above
+        while folder is not None:
+            found.append(folder.name)
+            folder = folder.above
+        return tuple(reversed(found))
+
+
+Place = tuple[Folder | None, str]  # a directory by its name in another; the top folders are in none
 
 
 class Watch:
@@ -65,7 +80,7 @@ class Watch:
         self.too_deep: Names | None = None  # a directory that no path is long enough for: nobody knows what it holds
         self._blind = False  # where there were no watches left: only walking tells
         self._dirty: dict[tuple[Folder, str], None] = {}
-        self._fresh: list[Names] = [(name,) for name in TOPS]
+        self._fresh: list[Place] = [(None, name) for name in TOPS]
         self._again = 0.0
         self._touches = Touches() if noting else None
 
@@ -122,9 +137,12 @@ class Watch:
             self._journal, self._told = [], {}
 
     def _note(self, folder: Folder, name: str, existed: bool) -> None:
-        if not self._marks or folder.names[0] != "files":
+        if not self._marks:
             return
-        path = "/".join((*folder.names[1:], name))
+        top, *below = folder.names
+        if top != "files":
+            return
+        path = "/".join((*below, name))
         if self._told.get(path, -1) < self._marks[-1]:
             self._told[path] = len(self._journal)
             self._journal.append((path, existed))
@@ -147,7 +165,7 @@ class Watch:
             if mask & (_GONE | _NEW):
                 self._drop(folder, name)
             if mask & _NEW:
-                self._fresh.append((*folder.names, name))
+                self._fresh.append((folder, name))
             return
         self._note(folder, name, name in folder.sizes)
         if mask & _GONE:
@@ -183,6 +201,7 @@ class Watch:
                 self._set(folder, file, None)
             folder.gone = True
             todo.extend(folder.folders.values())
+            folder.folders = {}  # no loops of references, which would be there until the collector comes
 
     def _forget(self, folder: Folder) -> None:
         if self._by_watch.get(folder.watch, (None, None))[1] is folder:
@@ -196,6 +215,7 @@ class Watch:
             folder = todo.pop()
             self._forget(folder)
             todo.extend(folder.folders.values())
+            folder.folders = {}
         self._tops = {}
 
     def __del__(self) -> None:  # not in `end`: a thread may be looking
@@ -236,7 +256,7 @@ class Watch:
             self.lost = self._blind = False
             if self._touches is not None:
                 self._touches.sure = False
-            self._fresh = [(name,) for name in TOPS]
+            self._fresh = [(None, name) for name in TOPS]
         dirty, self._dirty = self._dirty, {}
         fresh, self._fresh = self._fresh, []
         with suppress(FileNotFoundError):
@@ -244,8 +264,8 @@ class Watch:
                 self._top = os.open(self._place, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             for folder, name in dirty:
                 self._set(folder, name, self._size(self._top, folder, name))
-            for names in fresh:
-                self._walk(self._top, names)
+            for place in fresh:
+                self._walk(self._top, place)
         if blind:
             self._again = time.monotonic() + max(_BLIND_PAUSE, 5 * (time.monotonic() - begun))
 
@@ -263,27 +283,29 @@ class Watch:
         except OSError:
             return None
 
-    def _walk(self, top: int, names: Names) -> None:
-        todo = [names]
+    def _walk(self, top: int, place: Place) -> None:
+        todo = [place]
         while todo:
-            names = todo.pop()
+            above, name = todo.pop()
             try:
-                todo.extend((*names, name) for name in self._read(top, names))
+                folder, below = self._read(top, above, name)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
-                if error.errno != errno.ENAMETOOLONG:
+                if error.errno != errno.ENAMETOOLONG or above is None:
                     raise
-                self.too_deep = names
+                self.too_deep = (*above.names, name)
+            else:
+                todo.extend((folder, each) for each in below)
 
-    def _read(self, top: int, names: Names) -> Iterable[str]:
-        """Take in one directory as it is; its directories, which are to be read next."""
-        parent = self._find(names[:-1]) if len(names) > 1 else None
-        if parent is None and len(names) > 1:
-            return ()  # gone meanwhile
+    def _read(self, top: int, above: Folder | None, name: str) -> tuple[Folder, list[str]]:
+        """Take in one directory as it is; it, and its directories, which are to be read next."""
+        if above is not None and above.gone:
+            raise FileNotFoundError(errno.ENOENT, "gone meanwhile")
+        names = (name,) if above is None else (*above.names, name)
         fd = _opened(top, names)
         try:
-            folder = self._watched(parent, names, fd)
+            folder = self._watched(above, name, fd)
             found: dict[str, int] = {}
             below = []
             with os.scandir(fd) as entries:
@@ -295,24 +317,24 @@ class Watch:
                         found[entry.name] = taken(entry.stat(follow_symlinks=False), holes=self._touches is None)
         finally:
             os.close(fd)
-        for name in folder.sizes.keys() | found.keys():
-            if folder.sizes.get(name) != found.get(name):
-                self._note(folder, name, name in folder.sizes)
-                self._set(folder, name, found.get(name))
-        for name in folder.folders.keys() - set(below):
-            self._drop(folder, name)
-        return below
+        for each in folder.sizes.keys() | found.keys():
+            if folder.sizes.get(each) != found.get(each):
+                self._note(folder, each, each in folder.sizes)
+                self._set(folder, each, found.get(each))
+        for each in folder.folders.keys() - set(below):
+            self._drop(folder, each)
+        return folder, below
 
-    def _watched(self, parent: Folder | None, names: Names, fd: int) -> Folder:
-        holder = self._tops if parent is None else parent.folders
-        folder = holder.get(names[-1])
+    def _watched(self, above: Folder | None, name: str, fd: int) -> Folder:
+        holder = self._tops if above is None else above.folders
+        folder = holder.get(name)
         try:
             watch = self._queue.add(fd)
         except OSError:
             watch, self._blind = -1, True
         if folder is None:
-            holder[names[-1]] = folder = Folder(names, watch)
-            self.files += parent is not None
+            holder[name] = folder = Folder(name, above, watch)
+            self.files += above is not None
         elif folder.watch != watch:
             self._forget(folder)  # another directory of that name
             folder.watch = watch

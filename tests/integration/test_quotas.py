@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import shutil
+import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -62,6 +63,22 @@ async def test_what_was_there_is_counted(quotas: Quotas, tree: Tree) -> None:
     (tree.modules / "m").write_bytes(b"12345")
     (tree.locks / "l").touch()
     assert await quotas.usage(SESSION, tree) == Usage(8, 5)
+
+
+async def test_a_deep_nest_takes_no_more_memory_than_a_flat_one(quotas: Quotas, tree: Tree) -> None:
+    """What is remembered of a directory does not grow with its depth, or a run could fill the server's memory."""
+    end = tree.files / "/".join("d" * 900)
+    end.mkdir(parents=True)
+    for number in range(500):
+        (end / str(number)).mkdir()
+    tracemalloc.start()
+    try:
+        assert (await quotas.usage(SESSION, tree)).files == 1400
+        kept, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1400 * 1000
+    assert most < 1400 * 2000
 
 
 async def test_a_session_without_a_folder_takes_nothing(quotas: Quotas, tmp_path: Path) -> None:
