@@ -163,7 +163,7 @@ class NotFound(DataprocError):
 class Interrupted(DataprocError):
     """The server stopped under the run."""
 
-    code, name, retryable = -32014, "interrupted", True
+    code, name, http_status, retryable = -32014, "interrupted", 503, True
 
 
 class TooLarge(DataprocError):

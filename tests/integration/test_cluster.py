@@ -178,6 +178,20 @@ def test_kill_between_upload_and_commit(cluster: Cluster, gate: Gate) -> None:
     until(lambda: b"never acknowledged" not in cluster.objects(client.id).values())
 
 
+def test_a_server_lost_under_a_forwarded_upload(cluster: Cluster, gate: Gate) -> None:
+    """The caller of another server is told to try again, and does."""
+    one, two = cluster.serve("one", **gate.env), cluster.serve("two")
+    client = cluster.session(one)
+    assert client.put("a", b"before") == 201
+    gate.hold = ("PUT", "index.json")
+    with meanwhile(client.at(two).put, "a", b"after") as answers:
+        assert gate.held.wait(DEADLINE)
+        one.end(signal.SIGKILL)
+    assert answers == [503]
+    assert client.at(two).put("a", b"after") in (201, 204)
+    assert client.at(two).get("a") == b"after"
+
+
 def test_kill_between_commit_and_answer(cluster: Cluster, gate: Gate) -> None:
     """The revision is current, the plain names are not: the next holder finds the file, and finishes the copy."""
     one, two = cluster.serve("one", **gate.env), cluster.serve("two")
