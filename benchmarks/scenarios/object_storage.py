@@ -26,7 +26,7 @@ from benchmarks.scenarios.warm import WARM_UP
 from dataproc.clock import SystemClock
 from dataproc.settings import Settings
 from dataproc.storage import Workspaces, open_workspaces
-from dataproc.storage.leases import Ledger, MemoryLeases
+from dataproc.storage.object_store.leases import Ledger, MemoryLeases
 
 NAME = "object-storage"
 EXTRA, SYNC = 2.0, 1.2

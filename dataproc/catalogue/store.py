@@ -12,7 +12,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from dataproc.settings import Settings
-from dataproc.storage.s3 import s3_options
+from dataproc.storage.object_store.s3 import s3_options
 
 CHUNK = 2**20
 

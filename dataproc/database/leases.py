@@ -1,4 +1,4 @@
-"""Leases of sessions, as rows that all nodes see. Implements `dataproc.storage.leases.Leases`."""
+"""Leases of sessions, as rows that all nodes see. Implements `dataproc.storage.object_store.leases.Leases`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much of the server each key uses, and what its sessions take. Implements `dataproc.storage.usages.Usages`."""
+"""How much of the server each key uses, and what its sessions take: implements `storage.usage.usages.Usages`."""
 
 from __future__ import annotations
 

@@ -6,13 +6,13 @@ from dataproc.clock import Clock, SystemClock
 from dataproc.settings import Settings
 from dataproc.storage.backend import LocalBackend
 from dataproc.storage.changes import Changes
-from dataproc.storage.copies import CopyBackend
 from dataproc.storage.folders import Folders, Tree
-from dataproc.storage.leases import Leases, Ledger, MemoryLeases
-from dataproc.storage.limits import Limits
-from dataproc.storage.quotas import Quotas
-from dataproc.storage.s3 import objects_of
-from dataproc.storage.usages import Usages
+from dataproc.storage.object_store.copies import CopyBackend
+from dataproc.storage.object_store.leases import Leases, Ledger, MemoryLeases
+from dataproc.storage.object_store.s3 import objects_of
+from dataproc.storage.usage.limits import Limits
+from dataproc.storage.usage.quotas import Quotas
+from dataproc.storage.usage.usages import Usages
 from dataproc.storage.workspace import Workspace, Workspaces
 from dataproc.types import Usage
 

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from dataproc.storage.counting import walked
 from dataproc.storage.folders import Folders, Tree
 from dataproc.storage.paths import unavailable
+from dataproc.storage.usage.counting import walked
 from dataproc.types import Elsewhere, Usage
 
 KNOWN = 8192  # sessions, and applications, whose folders are remembered to be there

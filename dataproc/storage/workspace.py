@@ -17,10 +17,10 @@ from dataproc.storage.files import Condition, Entry, Files, Reading, Written
 from dataproc.storage.folders import Folders, Tree, session_place
 from dataproc.storage.hashing import Hashing
 from dataproc.storage.listing import Listing, Selection, list_folder
-from dataproc.storage.observing import Observed, Room
 from dataproc.storage.paths import RelPath, told
-from dataproc.storage.quotas import Quotas
 from dataproc.storage.upload import Upload
+from dataproc.storage.usage.observing import Observed, Room
+from dataproc.storage.usage.quotas import Quotas
 from dataproc.types import Elsewhere, Usage, rfc3339
 
 _GONE = 100_000  # sessions remembered to be discarded ...

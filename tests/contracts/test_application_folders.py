@@ -14,8 +14,8 @@ import pytest
 from dataproc.clock import ManualClock
 from dataproc.settings import Settings
 from dataproc.storage import Workspaces, open_workspaces
-from dataproc.storage.applications import FRESH, STALE
-from dataproc.storage.leases import Ledger, MemoryLeases
+from dataproc.storage.object_store.applications import FRESH, STALE
+from dataproc.storage.object_store.leases import Ledger, MemoryLeases
 from tests.s3 import S3
 
 OF = ("key-1", "tabular")

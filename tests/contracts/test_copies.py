@@ -18,9 +18,9 @@ from dataproc.clock import Clock, ManualClock, SystemClock
 from dataproc.errors import Conflict, QuotaExceeded, StorageUnavailable
 from dataproc.settings import Settings
 from dataproc.storage import Workspaces, open_workspaces
-from dataproc.storage.leases import Ledger, MemoryLeases
+from dataproc.storage.object_store.leases import Ledger, MemoryLeases
 from dataproc.storage.paths import RelPath
-from dataproc.storage.usages import MemoryUsages, Usages
+from dataproc.storage.usage.usages import MemoryUsages, Usages
 from tests.contracts.test_workspace import pieces
 
 SESSION = "5e551011-0000-4000-8000-000000000001"
@@ -249,9 +249,9 @@ from pathlib import Path
 from dataproc.clock import SystemClock
 from dataproc.settings import Settings
 from dataproc.storage import open_workspaces
-from dataproc.storage.leases import Ledger, MemoryLeases
+from dataproc.storage.object_store.leases import Ledger, MemoryLeases
 from dataproc.storage.paths import RelPath
-from dataproc.storage.usages import MemoryUsages, Usages
+from dataproc.storage.usage.usages import MemoryUsages, Usages
 from tests.contracts.test_workspace import pieces
 
 def node(ledger, machine):

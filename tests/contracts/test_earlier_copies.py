@@ -14,8 +14,8 @@ import pytest
 from dataproc.clock import ManualClock
 from dataproc.settings import Settings
 from dataproc.storage import Tree, Workspaces, open_workspaces
-from dataproc.storage.earlier import LIFE
-from dataproc.storage.leases import Ledger, MemoryLeases
+from dataproc.storage.object_store.earlier import LIFE
+from dataproc.storage.object_store.leases import Ledger, MemoryLeases
 
 SESSION = "5e551011-0000-4000-8000-000000000001"
 OTHER = "5e551011-0000-4000-8000-000000000002"

@@ -9,7 +9,7 @@ import pytest
 from dataproc.clock import ManualClock
 from dataproc.database import Database
 from dataproc.database.leases import DatabaseLeases
-from dataproc.storage.leases import Leases, Ledger, MemoryLeases
+from dataproc.storage.object_store.leases import Leases, Ledger, MemoryLeases
 from dataproc.types import Dropped, Elsewhere, Lease
 
 SESSION = "5e551011-0000-4000-8000-000000000001"

@@ -21,9 +21,11 @@ import pytest
 from dataproc.clock import SystemClock
 from dataproc.errors import StorageUnavailable
 from dataproc.settings import Settings
-from dataproc.storage import Tree, Workspaces, index, inotify, open_workspaces, survey
-from dataproc.storage.leases import Ledger, MemoryLeases
+from dataproc.storage import Tree, Workspaces, open_workspaces
+from dataproc.storage.object_store import index, survey
+from dataproc.storage.object_store.leases import Ledger, MemoryLeases
 from dataproc.storage.paths import read_path
+from dataproc.storage.usage import inotify
 
 SESSION = "5e551011-0000-4000-8000-000000000001"
 

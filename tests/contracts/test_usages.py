@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from dataproc.clock import ManualClock
 from dataproc.database.tables import session_usage
 from dataproc.database.usage import DatabaseUsages
-from dataproc.storage.usages import MemoryUsages, Usages
+from dataproc.storage.usage.usages import MemoryUsages, Usages
 from dataproc.types import Principal, Usage
 from tests.houses import open_house
 

@@ -24,9 +24,9 @@ from dataproc.errors import Conflict, DataprocError, InvalidParams, NotFound, Pr
 from dataproc.settings import Settings
 from dataproc.storage import Workspaces, open_workspaces
 from dataproc.storage.files import Absent, Matches, Written
-from dataproc.storage.index import Index, KeptFile
-from dataproc.storage.leases import Ledger, MemoryLeases
 from dataproc.storage.listing import Selection
+from dataproc.storage.object_store.index import Index, KeptFile
+from dataproc.storage.object_store.leases import Ledger, MemoryLeases
 from dataproc.storage.paths import read_path
 from dataproc.storage.workspace import Workspace
 from tests.s3 import S3

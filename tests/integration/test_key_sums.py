@@ -12,12 +12,12 @@ import pytest
 
 from dataproc.errors import StorageUnavailable
 from dataproc.storage import Tree, Usage
-from dataproc.storage.counting import count_missing, walked
 from dataproc.storage.folders import Folders
-from dataproc.storage.limits import Limits
-from dataproc.storage.observing import Observed
-from dataproc.storage.quotas import Quotas
-from dataproc.storage.usages import MemoryUsages
+from dataproc.storage.usage.counting import count_missing, walked
+from dataproc.storage.usage.limits import Limits
+from dataproc.storage.usage.observing import Observed
+from dataproc.storage.usage.quotas import Quotas
+from dataproc.storage.usage.usages import MemoryUsages
 
 LIMITS = Limits(10**9, 10**6, 100_000, 100, 0, 600.0)
 SESSIONS = [f"5e551011-0000-4000-8000-{number:012}" for number in range(4)]

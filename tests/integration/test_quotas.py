@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 
 from dataproc.errors import QuotaExceeded
-from dataproc.storage import Changes, Tree, Usage, inotify
+from dataproc.storage import Changes, Tree, Usage
 from dataproc.storage.folders import Folders
-from dataproc.storage.limits import Limits, Watched
-from dataproc.storage.observing import Observed, Room
-from dataproc.storage.quotas import Quotas
-from dataproc.storage.watch import TOPS, taken
+from dataproc.storage.usage import inotify
+from dataproc.storage.usage.limits import Limits, Watched
+from dataproc.storage.usage.observing import Observed, Room
+from dataproc.storage.usage.quotas import Quotas
+from dataproc.storage.usage.watch import TOPS, taken
 
 SESSION = "5e551011-0000-4000-8000-000000000001"
 LIMITS = Limits(100_000, 50, None, None, 0, 600.0)

@@ -18,8 +18,8 @@ from dataproc.clock import SystemClock
 from dataproc.errors import Conflict, InvalidParams, NotFound
 from dataproc.settings import Settings
 from dataproc.storage import Workspaces, open_workspaces
-from dataproc.storage.leases import Ledger, MemoryLeases
 from dataproc.storage.listing import Selection
+from dataproc.storage.object_store.leases import Ledger, MemoryLeases
 from dataproc.storage.paths import read_path
 
 SESSION = "5e551011-0000-4000-8000-000000000001"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dataproc.settings import Settings
-from dataproc.storage.s3 import s3_options
+from dataproc.storage.object_store.s3 import s3_options
 
 
 def chosen(**settings: object) -> Settings:

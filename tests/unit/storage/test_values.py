@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dataproc.errors import InvalidParams
-from dataproc.storage.index import Index, Kept, KeptFile, KeptFolder, KeptLink
 from dataproc.storage.listing import Pattern
+from dataproc.storage.object_store.index import Index, Kept, KeptFile, KeptFolder, KeptLink
 
 
 def test_an_index_survives_its_json() -> None:

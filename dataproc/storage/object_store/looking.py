@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from dataproc.storage import unseen
 from dataproc.storage.backend import on_disk
-from dataproc.storage.copy import Copy
-from dataproc.storage.quotas import Quotas
-from dataproc.storage.touches import READ, STAT
-from dataproc.storage.watch import Watch
+from dataproc.storage.object_store.copy import Copy
+from dataproc.storage.usage import unseen
+from dataproc.storage.usage.quotas import Quotas
+from dataproc.storage.usage.touches import READ, STAT
+from dataproc.storage.usage.watch import Watch
 
 T = TypeVar("T")
 

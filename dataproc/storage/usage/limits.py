@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dataproc.errors import QuotaExceeded
 from dataproc.settings import Settings
 from dataproc.storage.folders import Tree
-from dataproc.storage.watch import Watch
+from dataproc.storage.usage.watch import Watch
 from dataproc.telemetry import METRICS
 from dataproc.types import Usage
 

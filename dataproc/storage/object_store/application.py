@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dataproc.storage.backend import on_disk
-from dataproc.storage.fetching import fetch_all
 from dataproc.storage.folders import Tree
-from dataproc.storage.index import Index, KeptFile, KeptFolder, Signature, scan, signature
-from dataproc.storage.objects import Objects
+from dataproc.storage.object_store.fetching import fetch_all
+from dataproc.storage.object_store.index import Index, KeptFile, KeptFolder, Signature, scan, signature
+from dataproc.storage.object_store.objects import Objects
 from dataproc.storage.paths import make_parents, opened_beneath, opened_folder
 
 _LONGEST = 700  # bytes of a path

@@ -21,14 +21,14 @@ from typing import TypeVar
 import structlog
 
 from dataproc.errors import QuotaExceeded, StorageUnavailable
-from dataproc.storage import inotify, unseen
-from dataproc.storage.counting import count_missing
 from dataproc.storage.folders import Tree
-from dataproc.storage.key_sums import KeySums
-from dataproc.storage.limits import NOTHING, Limits, Watched, over, short_of
 from dataproc.storage.paths import MAX_PATH, unavailable
-from dataproc.storage.usages import MemoryUsages, Usages
-from dataproc.storage.watch import Watch
+from dataproc.storage.usage import inotify, unseen
+from dataproc.storage.usage.counting import count_missing
+from dataproc.storage.usage.key_sums import KeySums
+from dataproc.storage.usage.limits import NOTHING, Limits, Watched, over, short_of
+from dataproc.storage.usage.usages import MemoryUsages, Usages
+from dataproc.storage.usage.watch import Watch
 from dataproc.types import Usage
 
 BUSY, IDLE = 0.2, 0.5  # seconds between looks: while runs are under way, and while none is

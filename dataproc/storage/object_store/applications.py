@@ -16,15 +16,15 @@ import structlog
 
 from dataproc.clock import Clock
 from dataproc.errors import DataprocError
-from dataproc.storage.application import Application, Staged, index_of, staged, survey, take_over
 from dataproc.storage.backend import on_disk
-from dataproc.storage.fetching import fetch_all
 from dataproc.storage.folders import Folders
-from dataproc.storage.index import Signature
-from dataproc.storage.keeping import put
-from dataproc.storage.objects import Objects
-from dataproc.storage.publishing import remove
-from dataproc.storage.together import alone, put_all
+from dataproc.storage.object_store.application import Application, Staged, index_of, staged, survey, take_over
+from dataproc.storage.object_store.fetching import fetch_all
+from dataproc.storage.object_store.index import Signature
+from dataproc.storage.object_store.keeping import put
+from dataproc.storage.object_store.objects import Objects
+from dataproc.storage.object_store.publishing import remove
+from dataproc.storage.object_store.together import alone, put_all
 
 FRESH = 5.0  # seconds after a look within which there is no other
 STALE = 60.0  # seconds after which a run waits for the look ...

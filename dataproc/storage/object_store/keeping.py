@@ -9,8 +9,8 @@ import structlog
 
 from dataproc.errors import InvalidParams
 from dataproc.storage.folders import Tree
-from dataproc.storage.index import Index, KeptFile, KeptFolder, KeptLink, Signature, signature, unlocked
-from dataproc.storage.objects import CHUNK, Objects
+from dataproc.storage.object_store.index import Index, KeptFile, KeptFolder, KeptLink, Signature, signature, unlocked
+from dataproc.storage.object_store.objects import CHUNK, Objects
 from dataproc.storage.paths import make_parents, open_regular, opened_beneath, opened_folder
 
 _log = structlog.get_logger("dataproc.storage")

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from dataproc.errors import DataprocError
 from dataproc.settings import Settings
-from dataproc.storage.objects import AT_ONCE, BULK, CHUNK, Objects
+from dataproc.storage.object_store.objects import AT_ONCE, BULK, CHUNK, Objects
 
 PARTS_AT_ONCE = 4
 MOST_PARTS = 10_000

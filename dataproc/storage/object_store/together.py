@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from typing import TypeVar
 
-from dataproc.storage.objects import CHUNK, Objects
+from dataproc.storage.object_store.objects import CHUNK, Objects
 from dataproc.storage.paths import unavailable
 
 T = TypeVar("T")

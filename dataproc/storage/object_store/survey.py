@@ -9,9 +9,20 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from dataproc.storage.folders import Tree
-from dataproc.storage.index import KEPT, Found, Index, Kept, KeptFile, KeptFolder, KeptLink, Signature, scan, signature
+from dataproc.storage.object_store.index import (
+    KEPT,
+    Found,
+    Index,
+    Kept,
+    KeptFile,
+    KeptFolder,
+    KeptLink,
+    Signature,
+    scan,
+    signature,
+)
 from dataproc.storage.paths import MAX_PATH, open_beneath, opened_beneath, opened_folder
-from dataproc.storage.touches import BELOW, READ, STAT, Names, Touches
+from dataproc.storage.usage.touches import BELOW, READ, STAT, Names, Touches
 
 MOST_BELOW = 50  # directories that came or went; beyond, a walk is no dearer
 _BLOCK = 2**20

@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from dataproc.errors import DataprocError
-from dataproc.storage import inotify
 from dataproc.storage.folders import Tree
-from dataproc.storage.usages import Usages
-from dataproc.storage.watch import Watch
+from dataproc.storage.usage import inotify
+from dataproc.storage.usage.usages import Usages
+from dataproc.storage.usage.watch import Watch
 from dataproc.types import Usage
 
 AT_ONCE = 100  # sessions noted together

@@ -8,9 +8,9 @@ from typing import Self
 
 from dataproc.errors import QuotaExceeded
 from dataproc.storage.changes import Changes
-from dataproc.storage.limits import Watched
-from dataproc.storage.quotas import Quotas
-from dataproc.storage.watch import Watch
+from dataproc.storage.usage.limits import Watched
+from dataproc.storage.usage.quotas import Quotas
+from dataproc.storage.usage.watch import Watch
 from dataproc.types import Usage
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from dataproc.clock import Clock
 from dataproc.errors import InvalidParams
 from dataproc.storage.folders import Folders
-from dataproc.storage.index import scan
+from dataproc.storage.object_store.index import scan
 from dataproc.storage.paths import opened_folder
 
 LIFE = 900.0  # seconds after which nobody is expected to come back for one

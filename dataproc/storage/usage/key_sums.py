@@ -14,8 +14,8 @@ from collections.abc import Callable
 import structlog
 
 from dataproc.errors import DataprocError, QuotaExceeded
-from dataproc.storage.limits import NOTHING, Limits, over
-from dataproc.storage.usages import Usages
+from dataproc.storage.usage.limits import NOTHING, Limits, over
+from dataproc.storage.usage.usages import Usages
 from dataproc.types import Usage
 
 NOTED = 0.5  # seconds between two notes of what sessions take, where keys have a quota,

@@ -15,11 +15,11 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from dataproc.storage import inotify
 from dataproc.storage.changes import Changes
 from dataproc.storage.folders import Tree
 from dataproc.storage.paths import open_beneath, opened_beneath
-from dataproc.storage.touches import BELOW, READ, STAT, Names, Touches
+from dataproc.storage.usage import inotify
+from dataproc.storage.usage.touches import BELOW, READ, STAT, Names, Touches
 from dataproc.types import Usage
 
 TOPS = ("files", "modules", "locks")

@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 
-from dataproc.storage.objects import Objects
+from dataproc.storage.object_store.objects import Objects
 
 SILENCE = 5.0  # seconds without any answer of the store after which a stop does not wait for it
 

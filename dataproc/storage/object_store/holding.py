@@ -9,7 +9,7 @@ import structlog
 from dataproc.clock import Clock
 from dataproc.errors import Conflict, SessionEnded
 from dataproc.storage.backend import bounded
-from dataproc.storage.leases import Leases
+from dataproc.storage.object_store.leases import Leases
 from dataproc.types import Dropped, Elsewhere, Lease, rfc3339
 
 BELIEVED = 1.0  # seconds for which another node's lease is believed without asking again

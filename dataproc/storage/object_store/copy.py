@@ -6,9 +6,9 @@ import asyncio
 from dataclasses import dataclass, field, replace
 
 from dataproc.storage.folders import Tree, session_place
-from dataproc.storage.index import Index, KeptFile, Signature
-from dataproc.storage.touches import Names, Touches
-from dataproc.storage.watch import Watch
+from dataproc.storage.object_store.index import Index, KeptFile, Signature
+from dataproc.storage.usage.touches import Names, Touches
+from dataproc.storage.usage.watch import Watch
 from dataproc.types import Lease
 
 

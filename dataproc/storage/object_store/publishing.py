@@ -13,12 +13,12 @@ from functools import partial
 import structlog
 
 from dataproc.errors import StorageUnavailable
-from dataproc.storage.copy import Copy, revisions_of
 from dataproc.storage.folders import session_place
-from dataproc.storage.index import KEPT, Index, KeptFile
-from dataproc.storage.leases import Leases
-from dataproc.storage.objects import Objects
-from dataproc.storage.together import alone, put_all, together
+from dataproc.storage.object_store.copy import Copy, revisions_of
+from dataproc.storage.object_store.index import KEPT, Index, KeptFile
+from dataproc.storage.object_store.leases import Leases
+from dataproc.storage.object_store.objects import Objects
+from dataproc.storage.object_store.together import alone, put_all, together
 
 LONGEST = 1024  # bytes of a key
 

@@ -17,24 +17,24 @@ import structlog
 
 from dataproc.clock import Clock
 from dataproc.errors import Conflict, DataprocError, StorageUnavailable
-from dataproc.storage.applications import Applications
 from dataproc.storage.backend import on_disk
-from dataproc.storage.copy import Copy, index_key, revisions_of
-from dataproc.storage.earlier import Earlier
-from dataproc.storage.fetching import fetch_all
 from dataproc.storage.folders import Folders, Tree
-from dataproc.storage.holding import Holding
-from dataproc.storage.housekeeping import House
-from dataproc.storage.index import Index, KeptFile, Signature
-from dataproc.storage.keeping import put
-from dataproc.storage.leases import Leases
-from dataproc.storage.looking import Looking
-from dataproc.storage.objects import Objects
-from dataproc.storage.quotas import Quotas
-from dataproc.storage.stopping import Hurry
-from dataproc.storage.survey import Survey, survey
-from dataproc.storage.together import alone, put_all
-from dataproc.storage.touches import Touches
+from dataproc.storage.object_store.applications import Applications
+from dataproc.storage.object_store.copy import Copy, index_key, revisions_of
+from dataproc.storage.object_store.earlier import Earlier
+from dataproc.storage.object_store.fetching import fetch_all
+from dataproc.storage.object_store.holding import Holding
+from dataproc.storage.object_store.housekeeping import House
+from dataproc.storage.object_store.index import Index, KeptFile, Signature
+from dataproc.storage.object_store.keeping import put
+from dataproc.storage.object_store.leases import Leases
+from dataproc.storage.object_store.looking import Looking
+from dataproc.storage.object_store.objects import Objects
+from dataproc.storage.object_store.stopping import Hurry
+from dataproc.storage.object_store.survey import Survey, survey
+from dataproc.storage.object_store.together import alone, put_all
+from dataproc.storage.usage.quotas import Quotas
+from dataproc.storage.usage.touches import Touches
 from dataproc.types import Elsewhere, Lease, Usage
 
 _log = structlog.get_logger("dataproc.storage")

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from dataproc.storage.backend import on_disk
 from dataproc.storage.folders import Tree
-from dataproc.storage.index import Index, KeptFile, Signature
-from dataproc.storage.keeping import fetch, finish, make_places, opened_to_write
-from dataproc.storage.objects import CHUNK, Objects
+from dataproc.storage.object_store.index import Index, KeptFile, Signature
+from dataproc.storage.object_store.keeping import fetch, finish, make_places, opened_to_write
+from dataproc.storage.object_store.objects import CHUNK, Objects
+from dataproc.storage.object_store.together import together
 from dataproc.storage.paths import open_beneath, opened_folder
-from dataproc.storage.together import together
 
 AT_ONCE = 4 * 2**20  # bytes that one thread takes over from an earlier copy before others have their turn
 

@@ -12,13 +12,13 @@ import structlog
 from dataproc.clock import Clock
 from dataproc.errors import DataprocError
 from dataproc.storage.backend import on_disk
-from dataproc.storage.copy import Copy
-from dataproc.storage.earlier import Earlier
 from dataproc.storage.folders import Folders, session_place
-from dataproc.storage.leases import Leases
-from dataproc.storage.objects import Objects
-from dataproc.storage.publishing import publish, remove
-from dataproc.storage.together import alone
+from dataproc.storage.object_store.copy import Copy
+from dataproc.storage.object_store.earlier import Earlier
+from dataproc.storage.object_store.leases import Leases
+from dataproc.storage.object_store.objects import Objects
+from dataproc.storage.object_store.publishing import publish, remove
+from dataproc.storage.object_store.together import alone
 from dataproc.types import Dropped
 
 IDLE = 20  # times a lease's duration; then it is let run out, while the copy stays

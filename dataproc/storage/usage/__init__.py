@@ -1,0 +1,1 @@
+"""What sessions take, watched instead of walked: quotas, and which files a run changed."""
