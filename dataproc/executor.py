@@ -37,6 +37,7 @@ from dataproc.sessions import Sessions
 from dataproc.settings import Settings
 from dataproc.storage import Tree, Workspaces
 from dataproc.storage.changes import Touched
+from dataproc.storage.manifest import Late
 from dataproc.tasks import profile_of, task_of
 from dataproc.telemetry import METRICS
 from dataproc.types import JsonObject
@@ -223,11 +224,11 @@ class Executor:
             await self._finish(live.as_run())  # its id is told, or about to be
         live.tell()
         if live.late is not None:
-            self._hash_late(live)
+            self._hash_late(live.call.run_id, live.late)
 
-    def _hash_late(self, live: UnderWay) -> None:
+    def _hash_late(self, run_id: str, late: Late) -> None:
         if not self.stopping:
-            self._chore(run_changes.hash_them(live, self.runs, self.workspaces.hashing))
+            self._chore(run_changes.hash_them(run_id, late, self.runs, self.workspaces.hashing))
 
     def _shelved(self, live: UnderWay, outcome: Outcome) -> bool:
         """Whether its record stays as it is, so that the next start of a server takes it up."""

@@ -16,7 +16,7 @@ from dataproc.database.runs import RunStore
 from dataproc.errors import StorageUnavailable
 from dataproc.storage.changes import Touched
 from dataproc.storage.hashing import Hashing
-from dataproc.storage.manifest import Manifest, hash_late, manifest
+from dataproc.storage.manifest import Late, Manifest, hash_late, manifest
 
 if TYPE_CHECKING:
     from dataproc.runs import Run
@@ -48,15 +48,14 @@ async def keep(live: UnderWay) -> None:
         live.late = partial(hash_late, touched.files, found, owner=touched.owner)
 
 
-async def hash_them(live: UnderWay, runs: RunStore, hashing: Hashing) -> None:
+async def hash_them(run_id: str, late: Late, runs: RunStore, hashing: Hashing) -> None:
     """Compute the hashes that were left for later, into the record of a run that has ended."""
-    assert live.late is not None
     try:
-        changes = await live.late(hashing=hashing)
+        changes = await late(hashing)
         await runs.settle()
-        await runs.add_changes(live.call.run_id, changes)
+        await runs.add_changes(run_id, changes)
     except StorageUnavailable as error:
-        log.info("hashes_missing", run_id=live.call.run_id, error=str(error))
+        log.info("hashes_missing", run_id=run_id, error=str(error))
 
 
 @dataclass(slots=True)
@@ -64,11 +63,11 @@ class Looks:
     """Looks at what quick runs changed after their callers have their answers, in the writer's thread.
 
     Runs that follow each other on the same file share one look: it is right for the last of them, and the records of
-    the others say that their changes may be shared. hash_late: is told, in the loop, of a run that has hashes left for
-    later.
+    the others say that their changes may be shared. hash_late: is told, in the loop, the id of a run that has hashes
+    left for later.
     """
 
-    hash_late: Callable[[UnderWay], None]
+    hash_late: Callable[[str, Late], None]
     _last: dict[tuple[Path, str], str] = field(default_factory=dict)  # the run that touched a file last
     _seen: dict[tuple[Path, str], tuple[float, dict[str, Any] | None]] = field(default_factory=dict)
 
@@ -79,26 +78,37 @@ class Looks:
             return live.as_run
         for name in touched.names:
             self._last[touched.files, name] = live.call.run_id
+        if live.changes is not None:  # many, which were looked at before the answer
+            return partial(self._looked_at, live, touched)
         return partial(self._look, live, touched, time.monotonic(), asyncio.get_running_loop())
 
+    def _looked_at(self, live: UnderWay, touched: Touched) -> Run:
+        self._given_back(live, touched)
+        return live.as_run()
+
     def _look(self, live: UnderWay, touched: Touched, ended: float, loop: asyncio.AbstractEventLoop) -> Run:
-        run_id, changes = live.call.run_id, touched.changes
-        found: dict[str, list[Any]] = {"created": [], "modified": []}
+        changes = touched.changes
+        found = manifest(touched.files, (), (), changes.deleted, shared=live.shared).changes
         for kind, paths in (("created", changes.created), ("modified", changes.modified)):
             entries = [self._entry(touched, path, ended) for path in paths]
             found[kind] = [entry for entry in entries if entry is not None]
-        mine = {name for name in touched.names if self._last.get((touched.files, name)) == run_id}
+        mine = self._given_back(live, touched)
+        found["shared"] |= len(mine) < len(touched.names)
+        live.changes = found
+        large = [each["path"] for each in found["created"] + found["modified"] if "sha256" not in each]
+        if mine.intersection(large) and not loop.is_closed():
+            late = partial(hash_late, touched.files, Manifest(found, large), owner=touched.owner)
+            loop.call_soon_threadsafe(self.hash_late, live.call.run_id, late)
+        return live.as_run()
+
+    def _given_back(self, live: UnderWay, touched: Touched) -> set[str]:
+        """The paths that no later run has touched."""
+        mine = {name for name in touched.names if self._last.get((touched.files, name)) == live.call.run_id}
         for name in mine:
             del self._last[touched.files, name]
         if not self._last:
             self._seen.clear()
-        shared = live.shared or len(mine) < len(touched.names)
-        live.changes = {**found, "deleted": list(changes.deleted), "shared": shared}
-        late = [each["path"] for each in found["created"] + found["modified"] if "sha256" not in each]
-        if mine.intersection(late) and not loop.is_closed():
-            live.late = partial(hash_late, touched.files, Manifest(live.changes, late), owner=touched.owner)
-            loop.call_soon_threadsafe(self.hash_late, live)
-        return live.as_run()
+        return mine
 
     def _entry(self, touched: Touched, path: str, ended: float) -> dict[str, Any] | None:
         at, entry = self._seen.get((touched.files, path), (0.0, None))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from dataproc.events import EventLog, Folder
 from dataproc.registry import MethodInfo, ModuleEntry
 from dataproc.runs import Completed, Outcome, Run, RunStatus, Usage, error_of, told_of
 from dataproc.storage.changes import Touched
+from dataproc.storage.manifest import Late
 from dataproc.types import JsonObject, Principal, new_id
 
 
@@ -41,7 +42,7 @@ class UnderWay:
 
     recorded: it has a durable record, or is about to. submitted, closes: as in `Run`. ending: how it is being ended.
     refused: it ended before it began. shelved: its record waits for the next start of a server.
-    shared: other runs wrote in its session meanwhile. late: gives its changes with the hashes of large files, blocks.
+    shared: other runs wrote in its session meanwhile. late: gives its changes with the hashes of large files.
     """
 
     __slots__ = (
@@ -62,7 +63,7 @@ class UnderWay:
         self.progress: dict[str, Any] | None = None
         self.changes: dict[str, Any] | None = None
         self.touched: Touched | None = None
-        self.late: Callable[..., Awaitable[dict[str, Any]]] | None = None
+        self.late: Late | None = None
         self.usage: Usage | None = None
         self.worker: Worker | None = None
         self.place: Place | None = None

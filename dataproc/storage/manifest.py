@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,9 @@ HASHED_AT_ONCE = 2**20  # bytes of a file
 AT_ONCE = 8  # files that are looked at without a thread
 MOST = 10_000  # files told of one run; beyond, only their number
 BLOCK = 2**20
+
+
+Late = Callable[[Hashing], Awaitable[dict[str, Any]]]  # the changes of a record, with the hashes left for later
 
 
 @dataclass(slots=True)

@@ -486,6 +486,17 @@ def test_the_record_says_what_a_run_changed(session: Session) -> None:
     assert large["changes"]["created"] == []
 
 
+@pytest.mark.parametrize("files", [1, 20])
+def test_the_record_of_a_quick_run_leaves_our_own_files_out(session: Session, files: int) -> None:
+    """Whether its few changes are listed after its answer, or its many before."""
+    session.exec("crasher.large", size=2**21)
+    assert list((session.files / ".dataproc").rglob("*.json"))
+    session.exec("worker.clear", files=files)
+    run = ended(session, rpc(session, "list_runs")["runs"][0]["run_id"])
+    assert len(run["changes"]["created"]) == files
+    assert run["changes"]["deleted"] == []
+
+
 @pytest.mark.parametrize("waited_for", [False, True])
 def test_large_files_get_their_hashes_later(
     session: Session,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -89,6 +90,14 @@ def change(ctx: Context) -> None:
     temporary = Path(ctx.session, "temporary")
     temporary.write_text("x")
     temporary.unlink()
+
+
+@module.method
+def clear(ctx: Context, files: int) -> None:
+    """Delete what dataproc itself keeps in the session, and make so many files."""
+    shutil.rmtree(Path(ctx.session, ".dataproc"))
+    for number in range(files):
+        Path(ctx.session, f"made-{number}").write_text("x")
 
 
 @module.method
