@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shlex
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -198,11 +199,29 @@ def _words(told: Any) -> list[str]:
         raise ModuleBroken(f"a command of docker-compose.yml cannot be read: {error}") from None
 
 
-def _expanded(text: str, known: Mapping[str, str] = MappingProxyType({})) -> str:
-    """`$NAME` as what is known of it, `${NAME:-default}` else as its default: variables of a host are no module's."""
-    return _VARIABLE.sub(
-        lambda found: "$" if found[0] == "$$" else known.get(found[1] or found[3]) or found[2] or "", text
-    )
+@dataclass(slots=True)
+class _Values:
+    """Puts the values of variables into the texts of one file, `left` characters at most: each may double the last."""
+
+    left: int = MOST_BYTES
+
+    def put_into(self, text: str, known: Mapping[str, str] = MappingProxyType({})) -> str:
+        """`$NAME` as what is known of it, `${NAME:-default}` else as its default: a host's variables are no module's.
+
+        Raises ModuleBroken.
+        """
+        return _VARIABLE.sub(lambda found: "$" if found[0] == "$$" else self._value(found, known), text)
+
+    def _value(self, found: re.Match[str], known: Mapping[str, str]) -> str:
+        value = known.get(found[1] or found[3]) or found[2] or ""
+        self.left -= len(value)
+        if self.left < 0:
+            raise ModuleBroken(f"the variables of a Dockerfile give more than {MOST_BYTES} characters")
+        return value
+
+
+def _expanded(text: str) -> str:
+    return _Values().put_into(text)
 
 
 def _environment(told: Any) -> dict[str, str]:
@@ -212,27 +231,28 @@ def _environment(told: Any) -> dict[str, str]:
 
 def _read_dockerfile(text: str, context: PurePosixPath, folder: Path) -> Image:
     """The last stage's ENTRYPOINT, CMD, WORKDIR, ENV and COPY, with the variables that ENV and ARG give."""
-    image = Image()
+    image, values = Image(), _Values()
     text = re.sub(r"\\[ \t]*\n(?:[ \t]*#.*\n)*", " ", text)
     for line in text.splitlines():
         instruction, _, rest = line.strip().partition(" ")
         rest = rest.strip()
-        known = image.arguments | image.environment
+        known = ChainMap(image.environment, image.arguments)
         match instruction.upper():
             case "FROM":
                 image = Image()
             case "WORKDIR":
-                image.workdir = image.workdir / _expanded(rest.strip("\"'"), known)
+                image.workdir = image.workdir / values.put_into(rest.strip("\"'"), known)
             case "ENTRYPOINT":
                 image.entrypoint, image.command = _exec_form(rest), []
             case "CMD":
                 image.command = _exec_form(rest)
             case "ENV":
-                image.environment.update({name: _expanded(value, known) for name, value in _env(rest).items()})
+                image.environment.update({name: values.put_into(text, known) for name, text in _env(rest).items()})
             case "ARG":
-                image.arguments.update({name: _expanded(value, known) for name, value in _env(rest).items() if value})
+                given = {name: text for name, text in _env(rest).items() if text}
+                image.arguments.update({name: values.put_into(text, known) for name, text in given.items()})
             case "COPY" | "ADD":
-                _copy(image, _expanded(rest, known), context, folder)
+                _copy(image, values.put_into(rest, known), context, folder)
     return image
 
 

@@ -133,6 +133,13 @@ def test_the_entrypoint_is_that_of_the_image(tmp_path: Path, service_of: str, co
     assert service(tmp_path, files).command == command
 
 
+def test_variables_that_double_without_end(tmp_path: Path) -> None:
+    """A Dockerfile of a few lines cannot take the server's memory."""
+    files = {"Dockerfile": "FROM x\nENV A=0123456789\n" + "ENV A=$A$A\n" * 40, "src/train.sh": SH}
+    with pytest.raises(ModuleBroken, match="variables of a Dockerfile"):
+        service(tmp_path, files)
+
+
 def test_an_output_may_hold_tables_and_models(tmp_path: Path) -> None:
     """A definition may name both a data set and a model store for one output, as a request may."""
     both = {"data_ddc": "a", "model_store_ddc": "b"}
