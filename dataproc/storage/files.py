@@ -142,10 +142,11 @@ class Files:
         return Reading(fd, Entry.of(str(path), os.fstat(fd)))
 
     def room(self, path: RelPath) -> tuple[int, int]:
-        """The bytes of the file at a path, and how many of its names are missing."""
+        """The bytes of the file that an upload to a path replaces, and how many of its names are missing."""
+        flags = os.O_PATH | os.O_NOFOLLOW  # in the place of a link, it replaces the link alone
         with suppress(OSError), opened_folder(self.tree.files) as root:
             for missing in range(len(path.names)):
-                with suppress(OSError), opened_beneath(root, path.names[: len(path.names) - missing], os.O_PATH) as fd:
+                with suppress(OSError), opened_beneath(root, path.names[: len(path.names) - missing], flags) as fd:
                     return (0 if missing else Entry.of("", os.fstat(fd)).size), missing
         return 0, len(path.names)
 

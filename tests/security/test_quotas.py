@@ -113,6 +113,16 @@ def test_an_upload_above_the_quota(server):
     assert server.http.put(f"{url}2", content=b"12345", headers=who).status_code == 201
 
 
+def test_an_upload_in_the_place_of_a_link(server):
+    """It replaces the link alone: the bytes of the file that the link leads to are no room for it."""
+    session = server.open_session()
+    session.exec("glutton.write", size=BYTES - MiB)
+    session.exec("glutton.link", name="link", target="big")
+    url, who = f"{server.url}/api/v1/dataproc/files/link", {"Xdata-Session-Token": session.token}
+    assert server.http.put(url, content=bytes(2 * MiB), headers=who).status_code == 507
+    assert server.http.put(url, content=b"1", headers=who).status_code == 204
+
+
 def test_directories_of_an_upload_are_counted(server):
     """The directories that an upload would make count before they are made."""
     session = server.open_session()

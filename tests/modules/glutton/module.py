@@ -65,6 +65,12 @@ def sparse(ctx: Context, size: int) -> int:
 
 
 @module.method()
+def link(ctx: Context, name: str, target: str) -> None:
+    """Make a link to a file of the session."""
+    os.symlink(target, ctx.session / name)
+
+
+@module.method()
 def leave_behind(ctx: Context, size: int) -> int:
     """Return, while a thread goes on to write."""
 
