@@ -60,14 +60,14 @@ async def together(threads: Executor, works: Iterable[Callable[[], T]]) -> list[
 
 async def put_all(objects: Objects, works: Iterable[tuple[int, Callable[[], T]]]) -> list[T]:
     """The same for works that put so many bytes: large ones hold up only each other, whosever they are."""
-    sized = list(works)
-    small = together(objects.threads, [work for size, work in sized if size <= CHUNK])
-    large = together(objects.large, [work for size, work in sized if size > CHUNK])
-    done = await asyncio.gather(small, large, return_exceptions=True)  # so that none is at work any more
-    return [each for found in done for each in _unless_failed(found)]
-
-
-def _unless_failed(found: list[T] | BaseException) -> list[T]:
-    if isinstance(found, BaseException):
-        raise found
-    return found
+    small, large = list[Callable[[], T]](), list[Callable[[], T]]()
+    for size, work in works:
+        (large if size > CHUNK else small).append(work)
+    if not large:
+        return await together(objects.threads, small)
+    try:
+        async with asyncio.TaskGroup() as group:  # one that fails keeps the other from beginning more
+            parts = [group.create_task(together(*each)) for each in ((objects.threads, small), (objects.large, large))]
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [each for part in parts for each in part.result()]
