@@ -231,7 +231,8 @@ class Sessions(Endings):
 
     async def _by_id(self, principal: Principal, session_id: str | None, of_all: bool) -> Session | None:
         gateway = principal.via == "gateway"
-        wanted = principal.session if session_id is None else GATEWAY_PREFIX * gateway + session_id
+        named = GATEWAY_PREFIX + session_id if gateway and session_id is not None else session_id
+        wanted = principal.session if named is None else named
         if wanted is None:
             raise InvalidParams.field("token", "a caller with a key has to name a session: give `token`", "missing")
         if not SESSION_ID.fullmatch(wanted.removeprefix(GATEWAY_PREFIX) if gateway or of_all else wanted):

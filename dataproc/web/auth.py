@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from dataproc import headers as names
 from dataproc.access import Credentials, scopes
 from dataproc.errors import DataprocError, SessionEnded, Unauthorized
-from dataproc.settings import Settings
+from dataproc.settings import Settings, words_of
 from dataproc.telemetry import METRICS
 from dataproc.types import Actor, Principal, wire_id
 from dataproc.web.asgi import CHALLENGE, REQUEST_ID_OF_REPLY, RawHeaders, refusal_headers, respond
@@ -107,7 +107,7 @@ def peer_of(scope: Scope) -> str | None:
 @lru_cache(maxsize=16)
 def networks(listed: str) -> tuple[Network, ...]:
     """The networks of a comma-separated list. Raises ValueError for one that is none."""
-    return tuple(ip_network(each.strip(), strict=False) for each in listed.split(",") if each.strip())
+    return tuple(ip_network(each, strict=False) for each in words_of(listed))
 
 
 def client_address(scope: Scope, proxies: tuple[Network, ...]) -> str:
