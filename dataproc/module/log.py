@@ -18,25 +18,25 @@ class Logger:
 
     __slots__ = ()
 
-    def debug(self, event: str, /, *words: Any, **values: Any) -> None:
+    def debug(self, event: str, /, *args: Any, **values: Any) -> None:
         """What only somebody who looks for a fault wants to know."""
-        self._line("debug", event, words, values)
+        self._line("debug", event, args, values)
 
-    def info(self, event: str, /, *words: Any, **values: Any) -> None:
+    def info(self, event: str, /, *args: Any, **values: Any) -> None:
         """What happened."""
-        self._line("info", event, words, values)
+        self._line("info", event, args, values)
 
-    def warning(self, event: str, /, *words: Any, **values: Any) -> None:
+    def warning(self, event: str, /, *args: Any, **values: Any) -> None:
         """What may be wrong."""
-        self._line("warning", event, words, values)
+        self._line("warning", event, args, values)
 
-    def error(self, event: str, /, *words: Any, **values: Any) -> None:
+    def error(self, event: str, /, *args: Any, **values: Any) -> None:
         """What is wrong."""
-        self._line("error", event, words, values)
+        self._line("error", event, args, values)
 
-    def _line(self, level: str, event: str, words: tuple[Any, ...], values: dict[str, Any]) -> None:
-        if words:
-            event = _filled(event, words)
+    def _line(self, level: str, event: str, args: tuple[Any, ...], values: dict[str, Any]) -> None:
+        if args:
+            event = _filled(event, args)
         head = {"time": datetime.now(UTC).isoformat(timespec="milliseconds")[:-6] + "Z", "level": level, "event": event}
         try:
             line = to_json({**values, **head}, fallback=_shown, inf_nan_mode="strings").decode()
@@ -48,11 +48,11 @@ class Logger:
             return
 
 
-def _filled(event: str, words: tuple[Any, ...]) -> str:
+def _filled(event: str, args: tuple[Any, ...]) -> str:
     try:
-        return event % words
-    except Exception:  # too few, too many, or a word that cannot be written
-        return f"{event} {_shown(words)}"
+        return event % args
+    except Exception:  # too few, too many, or one that cannot be written
+        return f"{event} {_shown(args)}"
 
 
 def _shown(value: Any) -> str:
