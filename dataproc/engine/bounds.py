@@ -12,12 +12,19 @@ import os
 import random
 import re
 import resource
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from dataproc.engine import syscalls
 
 SIGNALS = 1024  # timers and queued signals; the kernel counts them by user too
+FIXED = {
+    resource.RLIMIT_CORE: 0,
+    resource.RLIMIT_MEMLOCK: 2**23,
+    resource.RLIMIT_SIGPENDING: SIGNALS,
+    resource.RLIMIT_RTPRIO: 0,
+    resource.RLIMIT_NICE: 0,
+}
 WATCHES = {"max_inotify_instances": 2, "max_inotify_watches": 2048}  # of 128 and some 100,000 that a user has
 
 
@@ -45,12 +52,16 @@ def apply(limits: Limits) -> None:
         resource.RLIMIT_NOFILE: limits.open_files,
         resource.RLIMIT_FSIZE: limits.file_size,
         resource.RLIMIT_DATA: 2 * limits.memory,
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_MEMLOCK: 2**23,
-        resource.RLIMIT_SIGPENDING: SIGNALS,
-        resource.RLIMIT_RTPRIO: 0,
-        resource.RLIMIT_NICE: 0,
     }
+    _lower(wanted)
+
+
+def apply_fixed() -> None:
+    """Lower those that are the same for every worker, there too."""
+    _lower(FIXED)
+
+
+def _lower(wanted: Mapping[int, int]) -> None:
     for kind, value in wanted.items():
         _, most = resource.getrlimit(kind)
         bound = value if most == resource.RLIM_INFINITY else min(value, most)
@@ -64,18 +75,17 @@ def share_watches() -> None:
     nothing is lost but this.
     """
     for name, most in WATCHES.items():
-        with contextlib.suppress(OSError), open(f"/proc/sys/user/{name}", "w") as file:
-            file.write(str(most))
+        with contextlib.suppress(OSError):
+            syscalls.tell(f"/proc/sys/user/{name}", str(most))
 
 
 def die_first() -> None:
     """Let the kernel choose this process and its children when the machine itself runs out of memory."""
-    with open("/proc/self/oom_score_adj", "w") as file:
-        file.write("1000")
+    syscalls.tell("/proc/self/oom_score_adj", "1000")
 
 
-def drop_capabilities() -> None:
-    """Give up every capability and every way to one at a later exec. Needs CAP_SETPCAP, as in a new user namespace."""
+def keep_capabilities(*kept: int) -> None:
+    """Give up all but these, and every way to one at a later exec. Needs CAP_SETPCAP, as in a new user namespace."""
     with contextlib.suppress(OSError):  # EINVAL: one more than the kernel knows
         for number in itertools.count():
             syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
@@ -83,6 +93,11 @@ def drop_capabilities() -> None:
         raise PermissionError("the capability bounding set could not be emptied")
     syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_CLEAR_ALL)
     syscalls.prctl(syscalls.PR_SET_SECUREBITS, syscalls.SECUREBITS_LOCKED)
+    syscalls.set_capabilities(kept)
+
+
+def drop_capabilities() -> None:
+    """Give up those that were kept."""
     syscalls.set_capabilities()
 
 

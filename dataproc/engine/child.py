@@ -17,21 +17,20 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataproc.engine import bounds, confine, frames, landlock, mounts
-from dataproc.engine import syscalls as sys_
+from dataproc.engine import bounds, confine, frames, mounts
 from dataproc.engine.forks import Forks
 
 if TYPE_CHECKING:
+    from dataproc.engine.rehearsal import Rehearsal
     from dataproc.module import Module, Reply
 
 SERVER, LOG, LINE = 3, 4, 5  # the server's socket, the run's log, and until they have come the line to the zygote
-REHEARSALS = 20  # the interpreter specialises what it has run more often than a dozen times
 BLOCK = 512  # bytes in a block of getrusage(2)
+FLUSH_C = ctypes.PyDLL(None).fflush
 PREVIEW = 1024  # characters of a result that became an artifact
 
 
@@ -64,20 +63,24 @@ class Code:
         return {"description": self.module.describe()} if self.module is not None else {"broken": self.broken or ""}
 
 
-def main(line: socket.socket, walls: confine.Walls, code: Code) -> None:
-    """Wait for a session, take it, and serve it."""
-    confine.surroundings(walls)
+def main(line: socket.socket, walls: confine.Walls, code: Code, rehearsal: Rehearsal | None) -> None:
+    """Get ready for a session, wait for it, take it, and serve it."""
+    for number in (SERVER, LOG):
+        os.dup2(line.fileno(), number, inheritable=False)  # nothing else is to get these numbers meanwhile
+    confinement = confine.Confinement(walls)
+    Forks().register()
+    if rehearsal is not None and walls.namespaces:
+        rehearsal.of_one()
     got = frames.receive(line)
     if got is None:
         return  # a spare whose zygote ended
     message, (server, log, *trees) = got
     line.close()
     for number, descriptor in ((SERVER, server), (LOG, log)):
-        if descriptor != number:  # they come in order, from the lowest free number on
-            os.dup2(descriptor, number, inheritable=False)
-            os.close(descriptor)
+        os.dup2(descriptor, number, inheritable=False)
+        os.close(descriptor)
     places = confine.Places(message["places"], dict(zip(message["trees"], trees, strict=True)))
-    layers = confine.confine(walls, places, bounds.Limits(**message["limits"]))
+    layers = confinement.finish(places, bounds.Limits(**message["limits"]))
     Worker(socket.socket(fileno=SERVER), LOG, message, places.paths, code).serve(layers)
 
 
@@ -95,14 +98,12 @@ class Worker:
         self.work = places["work"]
         self.cache: dict[str, Any] = {}
         self.used = (0.0, 0, 0)  # at the last asking: seconds of CPU, blocks read and written
-        self.flush_c = ctypes.PyDLL(None).fflush
 
     def serve(self, layers: list[str]) -> None:
         """Until the server closes the socket."""
         if self.work != mounts.WORK:
             at_home(self.work)
         signal.signal(signal.SIGTERM, _terminate)  # nobody sends it but to end a run
-        Forks().register()
         self.usage()
         frames.send(self.server, {"ready": True, "layers": layers})
         for message in frames.listen(self.server):
@@ -156,7 +157,7 @@ class Worker:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()
-        self.flush_c(None)
+        FLUSH_C(None)
         ended, emptied = end_others(), empty(self.work)
         if ended or not emptied:  # a library that keeps a pool would wait for it for ever in the next run
             frames.send(self.server, {"spent": True})
@@ -210,34 +211,6 @@ class Worker:
             "preview": preview,
         }
         return b'{"done":"returned","result":%b,"messages":%b}' % (json.dumps(told).encode(), notes)
-
-
-def rehearse(walls: confine.Walls) -> None:
-    """Run what every worker runs, before any is forked: what the interpreter learns and touches then is shared by all,
-    and costs each of them neither the time nor the memory."""
-    from dataproc.module import Module
-
-    code, module = Code(None), Module("rehearsal")
-
-    @module.method
-    def nothing(count: int = 0) -> dict[str, int]:
-        return {"count": count}
-
-    module.prepare()
-    code.module = module
-    here, there = socket.socketpair()
-    with here, there, tempfile.TemporaryDirectory() as folder, open(os.dup(2), "wb") as log:
-        limits = {"session": "", "result_limit": PREVIEW, "result_max": PREVIEW}
-        places = dict.fromkeys(("session", "work", "locks"), os.path.realpath(folder))
-        worker = Worker(here, log.fileno(), limits, places, code)
-        for _ in range(REHEARSALS):
-            frames.send(there, {"op": "run", "run": "0", "method": "nothing", "params": {}, "input": {}, "output": {}})
-            worker.run(next(frames.listen(here)))
-            frames.receive(there)
-            sys_.prctl(sys_.PR_CAPBSET_READ, 0)
-            if walls.landlock:
-                os.close(confine.rules(walls, confine.Places(places)).prepare(landlock.abi()))
-        os.chdir("/")
 
 
 def _terminate(*_: object) -> None:

@@ -56,42 +56,61 @@ class Places:
             os.close(tree)
 
 
-def surroundings(walls: Walls) -> None:
-    """The part that needs no session: mounts of the worker's own."""
-    sys_.prctl(sys_.PR_SET_CHILD_SUBREAPER, 1)  # what a method leaves behind becomes the worker's, and is ended
-    if walls.namespaces:
+class Confinement:
+    """Of one worker, in two steps: what needs no session is done ahead of need, while nobody waits for it.
+
+    Between them nothing is left to the process but what `finish` needs. The first step also brings the code and the
+    pages of the second to hand: run for the first time after a fork, it takes ten times as long.
+    """
+
+    def __init__(self, walls: Walls) -> None:
+        self._walls = walls
+        sys_.prctl(sys_.PR_SET_CHILD_SUBREAPER, 1)  # what a method leaves behind becomes the worker's, and is ended
+        if walls.namespaces:
+            self._own_namespaces()
+        bounds.apply_fixed()
+        bounds.die_first()
+        sys_.no_new_privileges()
+        self._rules = landlock.Ruleset(known(walls)) if walls.landlock else None
+
+    def _own_namespaces(self) -> None:
         sys_.unshare(sys_.CLONE_NEWNS | sys_.CLONE_NEWIPC)
-        mounts.worker_root(walls.tmp)
-
-
-def confine(walls: Walls, places: Places, limits: bounds.Limits) -> list[str]:
-    """Give up the rest, for good; the names of the layers in force."""
-    layers = []
-    if walls.namespaces:
-        places.attach()
+        mounts.worker_root(self._walls.tmp)  # a /proc takes rights that the next step ends
         ids = os.geteuid(), os.getegid()
-        sys_.unshare(sys_.CLONE_NEWUSER)  # processes are counted by user namespace: nobody else is starved
+        # Processes are counted by user namespace: nobody else is starved. The mounts again: what is attached to has to
+        # be of the same namespace.
+        sys_.unshare(sys_.CLONE_NEWUSER | sys_.CLONE_NEWNS)
         namespaces.map_ids(*ids)
         bounds.share_watches()
-        layers.append("namespaces")
-    bounds.apply(limits)
-    bounds.die_first()
-    if walls.namespaces:
-        bounds.drop_capabilities()
-    sys_.no_new_privileges()
-    if walls.landlock:
-        layers += sorted(f"landlock-{part}" for part in rules(walls, places).enforce())
-    if walls.seccomp:
-        seccomp.install(seccomp.filter_bytes("worker", walls.network))
-        layers.append("seccomp")
-    return layers
+        bounds.keep_capabilities(sys_.CAP_SYS_ADMIN)
+
+    def finish(self, places: Places, limits: bounds.Limits) -> list[str]:
+        """Take the session's places and give up the rest, for good; the names of the layers in force."""
+        layers = []
+        if self._walls.namespaces:
+            places.attach()
+            layers.append("namespaces")
+        bounds.apply(limits)
+        if self._walls.namespaces:
+            bounds.drop_capabilities()
+        if self._rules is not None:
+            self._rules.add(own(places))
+            layers += sorted(f"landlock-{part}" for part in self._rules.enforce())
+        if self._walls.seccomp:
+            seccomp.install(seccomp.filter_bytes("worker", self._walls.network))
+            layers.append("seccomp")
+        return layers
 
 
-def rules(walls: Walls, places: Places) -> landlock.Rules:
-    """What Landlock leaves to a worker."""
+def known(walls: Walls) -> landlock.Rules:
+    """What Landlock leaves to every worker of a zygote."""
     prefixes = tuple({sys.prefix, sys.base_prefix})
-    write = tuple(path for name, path in places.paths.items() if name not in READ_ONLY)
-    write += PRIVATE if walls.namespaces else ()
-    read = tuple(path for name, path in places.paths.items() if name in READ_ONLY)
     # /dev whole: its few nodes are all there is behind namespaces, and without them each is as harmless as its mode.
-    return landlock.Rules(READ + prefixes + walls.read + read, write, ("/dev",), walls.network)
+    return landlock.Rules(READ + prefixes + walls.read, PRIVATE if walls.namespaces else (), ("/dev",), walls.network)
+
+
+def own(places: Places) -> landlock.Rules:
+    """What it leaves to one worker besides."""
+    read = tuple(path for name, path in places.paths.items() if name in READ_ONLY)
+    write = tuple(path for name, path in places.paths.items() if name not in READ_ONLY)
+    return landlock.Rules(read, write)

@@ -61,30 +61,50 @@ class Rules:
 
         The process must have one thread (the others would stay free) and `no_new_privileges`.
         """
-        version = abi()
-        if version < OLDEST:
-            return frozenset()
-        ruleset = self.prepare(version)
-        try:
-            syscalls.landlock_restrict_self(ruleset)
-        finally:
-            os.close(ruleset)
-        return frozenset(part for part, since in PARTS if version >= since and not (part == "tcp" and self.network))
-
-    def prepare(self, version: int) -> int:
-        """A descriptor of the rule set, not yet in force; the caller closes it."""
-        files = handled_files(version)
-        ruleset = syscalls.landlock_create_ruleset(self.attributes(version))
-        for paths, rights in ((self.read, READ), (self.write, WRITE), (self.devices, DEVICES)):
-            for path in paths:
-                _allow(ruleset, path, rights & files)
-        return ruleset
+        return Ruleset(self).enforce()
 
     def attributes(self, version: int) -> bytes:
         """`struct landlock_ruleset_attr`: the kinds of access that need a rule, as far as the version knows them."""
         ports = BIND_TCP | CONNECT_TCP if version >= 4 and not self.network else 0
         scopes = SCOPE_ABSTRACT_UNIX_SOCKET | SCOPE_SIGNAL if version >= 6 else 0
         return b"".join(word.to_bytes(8, "little") for word in (handled_files(version), ports, scopes))
+
+
+class Ruleset:
+    """Rules on their way into force: prepared ahead, added to, then enforced."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._version, self._network = abi(), rules.network
+        self._descriptor = -1
+        if self._version >= OLDEST:
+            self._descriptor = syscalls.landlock_create_ruleset(rules.attributes(self._version))
+            self.add(rules)
+
+    def add(self, rules: Rules) -> None:
+        """Further paths, as they stand now in the caller's mount tree."""
+        if self._descriptor < 0:
+            return
+        files = handled_files(self._version)
+        for paths, rights in ((rules.read, READ), (rules.write, WRITE), (rules.devices, DEVICES)):
+            for path in paths:
+                _allow(self._descriptor, path, rights & files)
+
+    def enforce(self) -> frozenset[str]:
+        """As `Rules.enforce`; the object is of no use afterwards."""
+        if self._descriptor < 0:
+            return frozenset()
+        try:
+            syscalls.landlock_restrict_self(self._descriptor)
+        finally:
+            self.close()
+        version = self._version
+        return frozenset(part for part, since in PARTS if version >= since and not (part == "tcp" and self._network))
+
+    def close(self) -> None:
+        """Let it go, in force or not."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 def handled_files(version: int) -> int:

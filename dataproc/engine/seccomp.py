@@ -3,6 +3,9 @@
 A filter sees the call's number and its register arguments, not what pointers point to. So `clone3`, whose flags lie in
 memory, answers ENOSYS (the C library then uses `clone`), and what `sendmsg` carries cannot be judged here.
 
+The worker's holds only what it adds: it is put on top of the zygote's, which stays in force. A long filter takes the
+kernel longer to take in, and that is done for each worker.
+
 A list of what is refused, over a floor of what is known: a number above the newest call that was looked at answers
 ENOSYS, which also refuses the x32 numbers of x86_64.
 """
@@ -138,20 +141,19 @@ def available() -> bool:
 
 
 def judgements(profile: Profile, network: bool) -> Mapping[str, Steps]:
-    """What happens to each call that is not simply allowed, by the call's name."""
+    """What happens to each call that is not simply allowed, by the call's name. A worker is under both profiles."""
+    if profile == "worker":
+        judged = dict.fromkeys(_SURROUNDINGS, NO)
+        judged["clone"] = argument(0, where(_IF_ANY_BIT, _NAMESPACES | syscalls.CLONE_PARENT, NO, YES))
+        judged["prctl"] = argument(0, one_of((syscalls.PR_SET_CHILD_SUBREAPER,), NO, YES))
+        return judged
     judged = dict.fromkeys(_NEVER, NO)
     judged["clone3"] = MISSING
     judged["ioctl"] = argument(1, one_of((_TIOCSTI, _TIOCSETD, _TIOCLINUX), NO, YES))
     judged["personality"] = argument(0, one_of((0, 0xFFFFFFFF), YES, NO))  # ask, or the plain one
     judged["socketpair"] = _stream_pair()
     judged["socket"] = _internet_socket() if network else NO_SOCKET
-    if not network:
-        judged |= dict.fromkeys(_CONNECTING, NO_SOCKET)
-    if profile == "worker":
-        judged |= dict.fromkeys(_SURROUNDINGS, NO)
-        judged["clone"] = argument(0, where(_IF_ANY_BIT, _NAMESPACES | syscalls.CLONE_PARENT, NO, YES))
-        judged["prctl"] = argument(0, one_of((syscalls.PR_SET_CHILD_SUBREAPER,), NO, YES))
-    return judged
+    return judged if network else judged | dict.fromkeys(_CONNECTING, NO_SOCKET)
 
 
 def assemble(judged: Mapping[str, Steps], machine: Machine) -> Steps:

@@ -111,6 +111,15 @@ def call(name: str, *arguments: int | bytes | ctypes.Array[ctypes.c_char] | None
     return result
 
 
+def tell(path: str, text: str) -> None:
+    """Write to a file of the kernel, in one write. A file object would cost each fork ten times as much."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
+
+
 def unshare(flags: int) -> None:
     """New namespaces for this process (`CLONE_NEW…`)."""
     call("unshare", flags)

@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 from dataproc.engine import child, frames, seccomp
 from dataproc.engine import syscalls as sys_
 from dataproc.engine.confine import Walls
+from dataproc.engine.rehearsal import Rehearsal
 
 CONTROL = 3
 PATIENCE = 2  # milliseconds without a word of the server until a spare is forked
@@ -55,6 +56,7 @@ class Zygote:
         self.spares: int = config["spares"]
         self.forks: dict[int, Fork] = {}  # by pidfd
         self.code = child.Code(self.source)
+        self.rehearsal: Rehearsal | None = None
         self.own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY) if self.walls.namespaces else -1
 
     def serve(self) -> None:
@@ -66,7 +68,8 @@ class Zygote:
         os.umask(0o022)
         if self.preload:
             self.code.load()
-            child.rehearse(self.walls)
+            self.rehearsal = Rehearsal()
+            self.rehearsal.of_all(self.walls)
             gc.collect()
             gc.freeze()  # what is shared with the workers is not touched by their collector
         self.poll = select.poll()
@@ -127,7 +130,7 @@ class Zygote:
         init, hold = self._init() if self.walls.namespaces else (None, None)
         pid = os.fork()
         if pid == 0:
-            _become_worker(other, self.control, self.walls, self.code)
+            _become_worker(other, self.control, self.walls, self.code, self.rehearsal)
         other.close()
         if self.walls.namespaces:
             sys_.setns(self.own_namespace, sys_.CLONE_NEWPID)
@@ -180,7 +183,9 @@ def end_orphans(known: set[int]) -> None:
             os.waitpid(pid, 0)
 
 
-def _become_worker(line: socket.socket, control: socket.socket, walls: Walls, code: child.Code) -> NoReturn:
+def _become_worker(
+    line: socket.socket, control: socket.socket, walls: Walls, code: child.Code, rehearsal: Rehearsal | None
+) -> NoReturn:
     """In the forked process: nothing returns from here."""
     status = 70
     try:
@@ -191,7 +196,7 @@ def _become_worker(line: socket.socket, control: socket.socket, walls: Walls, co
         sys_.close_range(CONTROL, child.LINE - 1)
         sys_.close_range(child.LINE + 1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        child.main(socket.socket(fileno=kept), walls, code)
+        child.main(socket.socket(fileno=kept), walls, code, rehearsal)
         status = 0
     except child.Terminated:
         status = 128 + signal.SIGTERM

@@ -80,7 +80,9 @@ def test_a_limit_is_for_good(forked, kind):
 
     def child() -> bool:
         own_namespace()
+        bounds.apply_fixed()
         bounds.apply(LIMITS)
+        bounds.keep_capabilities()
         bounds.drop_capabilities()
         before = resource.getrlimit(kind)
         try:
@@ -112,6 +114,7 @@ def test_processes_are_counted_for_the_worker_alone(forked):
             syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
         own_namespace()
         bounds.apply(LIMITS)
+        bounds.keep_capabilities()
         bounds.drop_capabilities()
         release, hold = os.pipe()
         children = 0
@@ -130,11 +133,25 @@ def test_processes_are_counted_for_the_worker_alone(forked):
     assert forked(child) == (LIMITS.processes - 1, errno.EAGAIN)
 
 
+def test_a_worker_without_a_session_can_attach_mounts_and_nothing_else(forked):
+    """One capability is kept until the session has come, and no exec gives it on."""
+
+    def child() -> dict[str, str]:
+        own_namespace()
+        bounds.keep_capabilities(syscalls.CAP_SYS_ADMIN)
+        status = Path("/proc/self/status").read_text()
+        return dict(line.split(":\t") for line in status.splitlines() if line.startswith("Cap"))
+
+    none, admin = "0" * 16, f"{1 << syscalls.CAP_SYS_ADMIN:016x}"
+    assert forked(child) == {"CapInh": none, "CapPrm": admin, "CapEff": admin, "CapBnd": none, "CapAmb": none}
+
+
 def test_no_capability_is_left_and_none_comes_back(forked):
     """Every set is empty, and exec gives nothing, also to a program run as root of its namespace."""
 
     def child() -> str:
         own_namespace()
+        bounds.keep_capabilities()
         bounds.drop_capabilities()
         return subprocess.run(["/bin/cat", "/proc/self/status"], capture_output=True, text=True, check=True).stdout
 
