@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -26,7 +27,9 @@ async def test_a_small_file_that_fails_keeps_large_ones_from_being_begun() -> No
 
     objects = Objects("memory://together")
     try:
-        works = [(CHUNK + 1, partial(large, number)) for number in range(3 * WIDTH)]
+        works: list[tuple[int, Callable[[], None]]] = [
+            (CHUNK + 1, partial(large, number)) for number in range(3 * WIDTH)
+        ]
         putting = asyncio.ensure_future(put_all(objects, [*works, (1, small)]))
         async with asyncio.timeout(10):
             while len(asyncio.all_tasks()) > 3 or not begun:  # noqa: ASYNC110 - two wait for what is under way
