@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
+from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dataproc.telemetry import METRICS
 from dataproc.web import VERSION, cra, events, files, model_upload, openrpc, probes, refusals
-from dataproc.web.asgi import REQUEST_ID_OF_REPLY, request_id_of
+from dataproc.web.asgi import REQUEST_ID_OF_REPLY, cut_off, request_id_of
 from dataproc.web.auth import RESOLVE_PATHS, SESSION_OF_REPLY, Resolve
 from dataproc.web.background import Background
 from dataproc.web.catalogue_api import dataset_methods, model_store_methods
@@ -107,13 +109,23 @@ class Application(FastAPI):
         scope = cra.canonical(scope, self.service)
         request_id = request_id_of(dict(scope["headers"]).get(b"x-request-id"))
         scope[REQUEST_ID_OF_REPLY] = request_id
+        begun = False
 
         async def named(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 headers = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
                 if session := scope.get(SESSION_OF_REPLY):
                     headers.append((b"xdata-session-id", session.encode()))
                 message = {**message, "headers": headers}
             await send(message)
 
-        await super().__call__(scope, receive, named)
+        try:
+            await super().__call__(scope, receive, named)
+        except asyncio.CancelledError:
+            if not self.state.system.executor.stopping:
+                raise
+            if not begun:  # a reply that is ends in its middle, which its client sees
+                error = cut_off()
+                await refusals.envelope(Request(scope), error, error.http_status)(scope, receive, named)

@@ -10,7 +10,7 @@ from typing import Final
 
 from starlette.types import Receive, Send
 
-from dataproc.errors import DataprocError, InvalidRequest, Overloaded, StorageUnavailable, TooLarge
+from dataproc.errors import DataprocError, Interrupted, InvalidRequest, Overloaded, StorageUnavailable, TooLarge
 
 RawHeaders = list[tuple[bytes, bytes]]
 
@@ -96,6 +96,11 @@ def status_of(error: DataprocError) -> int:
     if isinstance(error, Overloaded) and error.data.get("limit") == "request_rate":
         return 429
     return error.http_status
+
+
+def cut_off() -> Interrupted:
+    """What a request is told that was still under way when the server had waited long enough with its stop."""
+    return Interrupted("the server stopped under the request; send it again")
 
 
 def _too_large(limit: int, size: int | None = None) -> TooLarge:

@@ -25,6 +25,7 @@ from dataproc.web.asgi import (
     DisconnectedError,
     MethodNotAllowed,
     RawHeaders,
+    cut_off,
     read_body,
     refusal_headers,
     request_id_of,
@@ -61,6 +62,11 @@ class RpcEndpoint:
             exchange, body = await self._admit(scope, receive, headers, request_id)
             answer = await self._answer(exchange, body)
         except DisconnectedError:
+            return
+        except asyncio.CancelledError:
+            if not self.system.executor.stopping:
+                raise
+            await _refuse(scope, send, cut_off(), request_id)
             return
         except Exception as error:
             await _refuse(scope, send, _told(error, request_id), request_id)

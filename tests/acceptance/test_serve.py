@@ -121,20 +121,26 @@ def test_second_signal_does_not_wait(shell: Shell) -> None:
         until(lambda: not any(process.is_running() for process in family))
 
 
-def test_stop_does_not_wait_for_a_slow_upload(shell: Shell) -> None:
-    """An upload that does not end in the close wait is broken off, however long runs may take to die."""
+@pytest.mark.parametrize("request_line", ["PUT /api/v1/dataproc/files/x", f"POST {RPC}"])
+def test_stop_does_not_wait_for_a_slow_upload(shell: Shell, request_line: str) -> None:
+    """A body that does not end in the close wait is broken off and its sender told, however long runs take to die."""
     key = shell.key()
     with shell.serve(DATAPROC_CLOSE_WAIT="0.5", DATAPROC_RUN_GRACE="60") as served:
         opened = httpx.post(served.url + SESSIONS, json=call("session.open_session"), headers=headers(key)).json()
         host, _, port = served.url.rpartition("//")[2].partition(":")
         with socket.create_connection((host, int(port))) as slow:
-            head = f"PUT /api/v1/dataproc/files/x HTTP/1.1\r\nHost: {host}\r\nExpect: 100-continue\r\n"
+            head = f"{request_line} HTTP/1.1\r\nHost: {host}\r\nExpect: 100-continue\r\n"
             token = f"Xdata-Session-Token: {opened['result']['access_token']}\r\n"
             slow.sendall(f"{head}{token}Content-Length: 9\r\n\r\n".encode())
             assert slow.recv(100).startswith(b"HTTP/1.1 100")  # the server waits for the body now
             begun = time.monotonic()
             assert served.end(signal.SIGTERM) == 0
             assert time.monotonic() - begun < 20
+            reply = slow.makefile("rb").read().decode()
+            assert "HTTP/1.1 503" in reply
+            assert "x-request-id: " in reply
+            assert json.loads(reply.rpartition("\r\n\r\n")[2])["error"]["code"] == -32014
+        assert "Traceback" not in served.log.read_text()
 
 
 def test_first_key_once(shell: Shell) -> None:
