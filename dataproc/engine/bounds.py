@@ -17,14 +17,13 @@ from dataclasses import dataclass
 
 from dataproc.engine import syscalls
 
-SIGNALS = 1024  # timers and queued signals; the kernel counts them by user too
 FIXED = {
     resource.RLIMIT_CORE: 0,
     resource.RLIMIT_MEMLOCK: 2**23,
-    resource.RLIMIT_SIGPENDING: SIGNALS,
     resource.RLIMIT_RTPRIO: 0,
     resource.RLIMIT_NICE: 0,
 }
+SIGNALS = 1024  # timers and queued signals
 WATCHES = {"max_inotify_instances": 2, "max_inotify_watches": 2048}  # of 128 and some 100,000 that a user has
 
 
@@ -68,12 +67,14 @@ def _lower(wanted: Mapping[int, int]) -> None:
         resource.setrlimit(kind, (bound, bound))
 
 
-def share_watches() -> None:
-    """Leave most of the kernel's watches of files to others: they are counted by user, and all workers are one.
+def share_out() -> None:
+    """Leave most of the kernel's timers and watches of files to others: they are counted by user, and all workers are
+    one.
 
-    To be called in the worker's own user namespace, before its capabilities go. Where the kernel has no such bound,
-    nothing is lost but this.
+    To be called in the worker's own user namespace, before its capabilities go: outside of it a lower bound would be
+    one for all workers together. Where the kernel has no such bound, nothing is lost but this.
     """
+    _lower({resource.RLIMIT_SIGPENDING: SIGNALS})
     for name, most in WATCHES.items():
         with contextlib.suppress(OSError):
             syscalls.tell(f"/proc/sys/user/{name}", str(most))

@@ -81,7 +81,7 @@ class Confinement:
         # be of the same namespace.
         sys_.unshare(sys_.CLONE_NEWUSER | sys_.CLONE_NEWNS)
         namespaces.map_ids(*ids)
-        bounds.share_watches()
+        bounds.share_out()
         bounds.keep_capabilities(sys_.CAP_SYS_ADMIN)
 
     def finish(self, places: Places, limits: bounds.Limits) -> list[str]:

@@ -105,6 +105,22 @@ def test_a_limit_above_the_present_one_changes_nothing(forked):
     assert forked(child) == (32, 32)
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_timers_are_shared_out_only_where_they_are_counted_for_the_worker_alone(forked, own):
+    """Without a user namespace of its own the timers of all workers count together: a low bound would be one for all."""
+    before = resource.getrlimit(resource.RLIMIT_SIGPENDING)
+
+    def child() -> tuple[int, int]:
+        if own:
+            own_namespace()
+            bounds.share_out()
+        bounds.apply_fixed()
+        bounds.apply(LIMITS)
+        return resource.getrlimit(resource.RLIMIT_SIGPENDING)
+
+    assert forked(child) == ((bounds.SIGNALS, bounds.SIGNALS) if own else before)
+
+
 def test_processes_are_counted_for_the_worker_alone(forked):
     """In its own user namespace a plain user's tree has `processes` processes, whatever the user runs elsewhere."""
 
