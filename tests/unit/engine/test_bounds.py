@@ -107,7 +107,7 @@ def test_a_limit_above_the_present_one_changes_nothing(forked):
 
 @pytest.mark.parametrize("own", [False, True])
 def test_timers_are_shared_out_only_where_they_are_counted_for_the_worker_alone(forked, own):
-    """Without a user namespace of its own the timers of all workers count together: a low bound would be one for all."""
+    """Without a user namespace of its own all workers' timers count together: a low bound would be one for all."""
     before = resource.getrlimit(resource.RLIMIT_SIGPENDING)
 
     def child() -> tuple[int, int]:
