@@ -1,4 +1,4 @@
-"""How a forked worker gives up everything but its session: places, user, bounds, Landlock, seccomp, in that order.
+"""How a forked worker gives up all but its session: its user and its system calls, then bounds and Landlock.
 
 Standard library only. What is in force is reported by name; `off` leaves all of it out.
 """
@@ -72,6 +72,8 @@ class Confinement:
         bounds.die_first()
         sys_.no_new_privileges()
         self._rules = landlock.Ruleset(known(walls)) if walls.landlock else None
+        if walls.seccomp:
+            seccomp.install(seccomp.filter_bytes("worker", walls.network))
 
     def _own_namespaces(self) -> None:
         sys_.unshare(sys_.CLONE_NEWNS | sys_.CLONE_NEWIPC)
@@ -97,7 +99,6 @@ class Confinement:
             self._rules.add(own(places))
             layers += sorted(f"landlock-{part}" for part in self._rules.enforce())
         if self._walls.seccomp:
-            seccomp.install(seccomp.filter_bytes("worker", self._walls.network))
             layers.append("seccomp")
         return layers
 

@@ -109,10 +109,11 @@ _NEVER: Final = (
     "shmget", "msgget", "semget", "memfd_secret",  # memory that no process's account shows
 )  # fmt: skip
 
-# What makes a worker's surroundings; the zygote still has to.
+# What makes a worker's surroundings; the zygote still has to. Not `move_mount`: the filter is put in force before the
+# session's folders come. That call takes a capability, which is given up then, and Landlock refuses it besides.
 _SURROUNDINGS: Final = (
-    "unshare", "setns", "mount", "umount2", "pivot_root", "chroot", "open_tree", "open_tree_attr", "move_mount",
-    "mount_setattr", "fsopen", "fsconfig", "fsmount", "fspick", "sethostname", "setdomainname",
+    "unshare", "setns", "mount", "umount2", "pivot_root", "chroot", "open_tree", "open_tree_attr", "mount_setattr",
+    "fsopen", "fsconfig", "fsmount", "fspick", "sethostname", "setdomainname",
 )  # fmt: skip
 
 _CONNECTING: Final = ("connect", "bind", "listen", "accept", "accept4")

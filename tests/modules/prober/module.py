@@ -267,6 +267,7 @@ def privileges(ctx: Context) -> dict[str, str]:
         "mount": libc("mount", b"tmpfs", b"/tmp", b"tmpfs", 0, None),
         "bind": libc("mount", b"/session", b"/tmp", None, 4096, None),
         "remount": libc("mount", None, b"/module", None, 32 | 4096, None),
+        "move a mount": _move_mount,
         "unmount": libc("umount2", b"/proc", 2),
         "chroot": lambda: os.chroot("/tmp"),
         "device": lambda: os.mknod(ctx.session / "disk", 0o060600, os.makedev(254, 0)),
@@ -281,6 +282,11 @@ def privileges(ctx: Context) -> dict[str, str]:
         "setuid file": lambda: _setuid_file(ctx.session / "mine"),
     }
     return {name: outcome(action) for name, action in tries.items()}
+
+
+def _move_mount() -> None:
+    at, source, target = -100, ctypes.create_string_buffer(b"/tmp"), ctypes.create_string_buffer(b"/work")
+    _syscall(429, at, ctypes.addressof(source), at, ctypes.addressof(target), 0)
 
 
 def _raise_limits() -> None:
