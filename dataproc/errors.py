@@ -161,7 +161,7 @@ class NotFound(DataprocError):
 
 
 class Interrupted(DataprocError):
-    """The server stopped under the run."""
+    """The server stopped under the run, or under the request."""
 
     code, name, http_status, retryable = -32014, "interrupted", 503, True
 
