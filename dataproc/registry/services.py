@@ -17,12 +17,10 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
-import yaml
-
 from dataproc.module import ModuleBroken
+from dataproc.registry.compose import MOST_BYTES, load
 
 COMPOSE = ("docker-compose.yml", "docker-compose.yaml", "compose.yml", "compose.yaml")
-MOST_BYTES = 2**20
 MOST_WORDS = 1000
 _VARIABLE = re.compile(r"\$(?:\$|\{(\w+)(?::?-([^}]*))?\}|(\w+))")
 _SHELL = re.compile(r"[|&;<>()$`\\\"'*?\[\]#~=%{}\n]")  # what makes a shell more than a list of words
@@ -86,7 +84,7 @@ class Services:
         if self.compose is None:
             return {}
         if self._told is None:
-            self._told = self._load(self.folder / self.compose)
+            self._told = load(self.folder / self.compose)
         services = self._told.get("services")
         if not isinstance(services, dict):
             raise ModuleBroken(f"{self.compose} lacks `services`")
@@ -95,19 +93,6 @@ class Services:
             raise ModuleBroken(f"{self.compose} has no service {name!r}; it has: {known}")
         service = services[name]
         return service if isinstance(service, dict) else {}
-
-    def _load(self, file: Path) -> dict[str, Any]:
-        try:
-            if file.stat().st_size > MOST_BYTES:
-                raise ModuleBroken(f"{file.name} is larger than {MOST_BYTES} bytes")
-            told = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-            mark = getattr(error, "problem_mark", None)
-            at = f" at line {mark.line + 1} column {mark.column + 1}" if mark is not None else ""
-            raise ModuleBroken(f"{file.name} is no YAML{at}") from None
-        if not isinstance(told, dict):
-            raise ModuleBroken(f"{file.name} is to be a mapping with `services`")
-        return told
 
     def _build_of(self, image: Any) -> Any:
         """How another service builds the image of that name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,21 @@ def test_an_output_may_hold_tables_and_models(tmp_path: Path) -> None:
     script = read_definition("m", tmp_path).methods["train"].script
     assert script is not None
     assert script.output == {"x": both}
+
+
+LAUGHS = "a: &a x\n" + "".join(
+    f"{name}: &{name} [{', '.join(['*' + of] * 10)}]\n" for of, name in pairwise("abcdefghij")
+)
+SHOUTS = f"a: &a {'x' * 500_000}\nb: [{', '.join(['*a'] * 1000)}]\n"
+
+
+@pytest.mark.parametrize("bomb", [LAUGHS, SHOUTS], ids=["many", "long"])
+def test_a_compose_file_that_aliases_blow_up(tmp_path: Path, bomb: str) -> None:
+    """It is refused before anybody writes the aliases out; a file that uses some is read."""
+    with pytest.raises(ModuleBroken, match="when its aliases are written out"):
+        service(tmp_path, {"docker-compose.yml": bomb + "services: {train: {command: a}}"})
+    shared = "x: &x {environment: {A: 1}, command: [sh, src/train.sh]}\nservices: {train: *x}"
+    assert service(tmp_path, {"docker-compose.yml": shared, "src/train.sh": SH}).environment["A"] == "1"
 
 
 @pytest.mark.parametrize(
