@@ -104,6 +104,7 @@ class Executor:
         self.live[call.run_id] = live
         self._noting.wake()
         self._sessions.setdefault(call.session, set()).add(live)
+        call.begun()
         return live
 
     async def run(self, live: UnderWay) -> Ended:

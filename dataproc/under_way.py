@@ -21,9 +21,16 @@ from dataproc.storage.manifest import Late
 from dataproc.types import JsonObject, Principal, new_id
 
 
+def nobody_waits() -> None:
+    """What is called when a call begins, of nearly all calls."""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One validated request. session: the id of a live session; module and method: names; timeout: seconds or None."""
+    """One validated request. session: the id of a live session; module and method: names; timeout: seconds or None.
+
+    begun: called when it is under way, which is when its session waits for it.
+    """
 
     principal: Principal
     session: str
@@ -35,6 +42,7 @@ class Call:
     timeout: float | None
     request_id: str
     run_id: str = field(default_factory=new_id)
+    begun: Callable[[], None] = nobody_waits
 
 
 class UnderWay:

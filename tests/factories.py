@@ -89,6 +89,7 @@ class InProcessModules:
         self.calls.append(call)
         run = Run(str(uuid.uuid4()), call.principal.key, call.session, call.module, call.method, self.clock.now())
         self.sessions.enter(call.session)
+        call.begun()
         try:
             async with self.workspaces.of(call.session).checkout() as tree:
                 outcome = await method(call, tree.files)

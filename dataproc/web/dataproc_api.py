@@ -26,7 +26,7 @@ from dataproc.runs import Completed, error_of
 from dataproc.settings import Settings
 from dataproc.types import Json, JsonObject, Principal
 from dataproc.web import VERSION
-from dataproc.web.exchange import Exchange
+from dataproc.web.exchange import BEGUN, Exchange
 from dataproc.web.methods import RpcMethod
 from dataproc.web.params import Param, Signature, boolean, text
 from dataproc.web.runs_api import call_params, claimed, run_methods
@@ -143,7 +143,8 @@ async def exec_method(
     session = await exchange.session()
     if close is False:
         await exchange.keep()
-    call = Call(principal, session, canonical, method, params, input, output, timeout, exchange.request_id)
+    begun = BEGUN.get()
+    call = Call(principal, session, canonical, method, params, input, output, timeout, exchange.request_id, begun=begun)
     if claim is not None:
         return await _once(exchange, call, claim, cancel_on_disconnect)
     work = system.executor.execute(call)

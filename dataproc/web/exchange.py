@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.types import Receive, Scope
 
 from dataproc.types import Actor, Principal, wire_id
+from dataproc.under_way import nobody_waits
 from dataproc.web.asgi import RawHeaders
 from dataproc.web.auth import actor
 
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from dataproc.sessions import Opened
 
 T = TypeVar("T")
+
+# Of a notification: tells its endpoint that the run has begun. Each task's own: calls of a batch share an exchange.
+BEGUN: ContextVar[Callable[[], None]] = ContextVar("begun", default=nobody_waits)
 
 
 class Exchange:

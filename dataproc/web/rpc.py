@@ -7,7 +7,7 @@ the body first answers 422 where the protocol has -32700 and -32600, and because
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -35,7 +35,7 @@ from dataproc.web.asgi import (
 )
 from dataproc.web.auth import SESSION_OF_REPLY, authenticate
 from dataproc.web.background import Background
-from dataproc.web.exchange import Exchange
+from dataproc.web.exchange import BEGUN, Exchange
 from dataproc.web.methods import RpcMethod
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class RpcEndpoint:
         table = tuple(methods)
         self.methods = {method.name: method for method in (*table, openrpc.discovery(path, table))}
         self.background = background
+        self._width = system.settings.concurrent_runs  # calls of a batch at once
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
@@ -135,17 +136,32 @@ class RpcEndpoint:
             answers = await self._run_all(exchange, spoken)
             await self._finish(exchange)
             return jsonrpc.join(answers)
-        answered = asyncio.Event()
-        self.background.spawn(self._run_on(exchange, silent, answered))
+        under_way, answered = _UnderWay(min(len(silent), self._width)), asyncio.Event()
+        self.background.spawn(self._run_on(exchange, silent, under_way, answered))
         try:
             answers = await self._run_all(exchange, spoken)
+            await under_way.all.wait()
         finally:
             answered.set()
         return jsonrpc.join(answers) if answers else None
 
-    async def _run_on(self, exchange: Exchange, silent: Sequence[Request], answered: asyncio.Event) -> None:
+    async def _run_on(
+        self, exchange: Exchange, silent: Sequence[Request], under_way: _UnderWay, answered: asyncio.Event
+    ) -> None:
         """Run notifications, however long they take (how many do is bounded by the executor's queue)."""
-        await self._run_all(exchange, silent)
+        todo = iter(silent)
+
+        async def work() -> None:
+            for item in todo:
+                begun = under_way.one()
+                BEGUN.set(begun)
+                await self._call(exchange, item)
+                begun()  # or it never will
+
+        try:
+            await asyncio.gather(*(work() for _ in range(min(len(silent), self._width))))
+        finally:
+            under_way.all.set()  # also when the server gives them up
         await answered.wait()
         await self._end(exchange)
 
@@ -177,8 +193,7 @@ class RpcEndpoint:
             for place, item in todo:
                 answers[place] = await self._call(exchange, item)
 
-        width = min(len(items), self.system.settings.concurrent_runs)
-        await asyncio.gather(*(work() for _ in range(width)))
+        await asyncio.gather(*(work() for _ in range(min(len(items), self._width))))
         return answers
 
     async def _call(self, exchange: Exchange, item: Request | Rejected) -> bytes:
@@ -201,6 +216,29 @@ class RpcEndpoint:
             answer = _refusal(item, told, exchange.request_id)
         METRICS.rpc(known, outcome, perf_counter() - started)
         return answer
+
+
+class _UnderWay:
+    """Notifications that are to begin, or to have ended without, before they are said to be accepted: from then on
+    their session, and a stop of the server, wait for them.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+        self.all = asyncio.Event()
+
+    def one(self) -> Callable[[], None]:
+        """What is called when one more has begun, and once more when it has ended."""
+        told = False
+
+        def begun() -> None:
+            nonlocal told
+            self._left -= not told
+            told = True
+            if self._left <= 0:
+                self.all.set()
+
+        return begun
 
 
 @contextmanager

@@ -234,3 +234,23 @@ class Waiting:
         """Waits for it."""
         self._thread.join(DEADLINE)
         return self._answer
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_accepted_notification_survives_the_close_of_its_session(shell: Shell, count: int) -> None:
+    """204 says that it is under way, however long its module takes to come up: the end of the session waits for it."""
+    key = shell.key()
+    with shell.serve() as served, httpx.Client(base_url=served.url, timeout=DEADLINE) as client:
+        opened = client.post(SESSIONS, json=call("session.open_session"), headers=headers(key)).json()["result"]
+        notification = {name: value for name, value in SESSION_TEST.items() if name != "id"}
+        body = notification if count == 1 else [notification] * count
+        accepted = client.post(RPC, json=body, headers={"Xdata-Session-Token": opened["access_token"]})
+        assert (accepted.status_code, accepted.content) == (204, b"")
+        closing = call("session.close_session", token=opened["access_token"])
+        assert client.post(SESSIONS, json=closing, headers=headers(key)).json()["result"] is True
+
+        def ended() -> list[Any]:
+            runs = client.post(RPC, json=call("dataproc.list_runs"), headers=headers(key)).json()["result"]["runs"]
+            return [run["status"] for run in runs if run["ended_at"] is not None]
+
+        assert until(lambda: len(ended()) == count and ended()) == ["completed"] * count
