@@ -69,8 +69,8 @@ def main(line: socket.socket, walls: confine.Walls, code: Code, rehearsal: Rehea
         os.dup2(line.fileno(), number, inheritable=False)  # nothing else is to get these numbers meanwhile
     confinement = confine.Confinement(walls)
     Forks().register()
-    if rehearsal is not None and walls.namespaces:
-        rehearsal.of_one()
+    if rehearsal is not None and walls.namespaces and not select.select([line], [], [], 0)[0]:
+        rehearsal.of_one()  # nobody waits
     got = frames.receive(line)
     if got is None:
         return  # a spare whose zygote ended

@@ -53,7 +53,8 @@ class Zygote:
         self.walls = Walls.of(config["walls"])
         self.source: dict[str, str] | None = config["module"]
         self.preload: bool = config["preload"]
-        self.spares: int = config["spares"]
+        self.most_spares: int = config["spares"]
+        self.spares = self.most_spares
         self.forks: dict[int, Fork] = {}  # by pidfd
         self.code = child.Code(self.source)
         self.rehearsal: Rehearsal | None = None
@@ -113,6 +114,7 @@ class Zygote:
 
     def spawn(self, message: dict[str, Any], descriptors: list[int]) -> None:
         """Give a fork to a session."""
+        self.spares = self.most_spares
         fork = next((fork for fork in self.forks.values() if fork.worker is None), None) or self.fork()
         fork.worker = message["worker"]
         frames.send(fork.line, message, descriptors)
@@ -167,7 +169,9 @@ class Zygote:
             end_orphans({one.pid for one in self.forks.values()})
         os.close(pidfd)
         fork.line.close()
-        if fork.worker is not None:
+        if fork.worker is None:
+            self.spares = 0  # until the next session: where spares die by themselves, others would too, for ever
+        else:
             frames.send(self.control, {"event": "exit", "worker": fork.worker, "status": status})
 
 

@@ -107,6 +107,23 @@ async def test_a_worker_is_kept_warm_for_its_session_alone(house: House) -> None
     assert await house.pool.lease(house.demand("echo", "two"), house.folders("two")) is not worker
 
 
+async def test_spares_that_die_are_not_made_for_ever(house: House) -> None:
+    """One is tried for each session that comes, and sessions get their workers all the same."""
+    zygote = await house.engine.zygote(generation("spareless"), network=False)
+
+    async def died(times: int) -> None:
+        async with asyncio.timeout(DEADLINE):
+            while zygote.last_words.count("a spare died") < times:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.01)
+
+    await died(1)
+    for number in (1, 2):
+        assert await house.call("spareless", "nothing", f"session {number}") == Completed(True)
+        await died(1 + number)
+    await asyncio.sleep(0.3)  # time for a hundred
+    assert zygote.last_words.count("a spare died") == 3
+
+
 async def test_a_module_knows_a_gateway_s_session_as_the_gateway_does(house: House) -> None:
     """`ctx.session_id` is the id on the wire, not the one that it is kept under."""
     ended = await house.call("echo", "where", session="gw.their-session")
