@@ -6,12 +6,11 @@ import base64
 import json
 import os
 import re
-from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from fnmatch import translate
-from itertools import islice
+from heapq import nsmallest
 
 from dataproc.errors import InvalidParams
 from dataproc.storage.files import Entry, Files, behind
@@ -19,6 +18,7 @@ from dataproc.storage.paths import FOLDER, OWN_PREFIX, RelPath, open_beneath, op
 
 MAX_LIMIT = 10_000
 PAGE = 1_000  # entries, where the caller does not say
+MANY_PAGES = 16  # in a directory with more, a page is looked for; in others all names are sorted
 _MAX_GLOB = 256
 _READ = os.O_RDONLY | os.O_DIRECTORY
 Names = tuple[str, ...]
@@ -54,7 +54,8 @@ def list_folder(files: Files, path: RelPath, selection: Selection) -> Listing:
     deep = selection.recursive or (pattern is not None and pattern.deep)
     found: list[Entry] = []
     with opened_folder(files.tree.files) as root, closing(_Lookup(root, path.names)) as lookup:
-        for names in _walk(root, path.names, after, deep):
+        page = selection.limit + 1 if pattern is None else 0
+        for names in _walk(root, path.names, after, deep, page):
             if pattern is not None and not pattern.matches(names):
                 continue
             if len(found) == selection.limit:
@@ -65,12 +66,16 @@ def list_folder(files: Files, path: RelPath, selection: Selection) -> Listing:
     return Listing(str(path), found, None)
 
 
-def _walk(root: int, top: Names, after: Names, deep: bool) -> Iterator[Names]:
-    """The names below `top`, relative to it, in order, those behind `after`; a folder before what is in it."""
+def _walk(root: int, top: Names, after: Names, deep: bool, page: int) -> Iterator[Names]:
+    """The names below `top`, relative to it, in order, those behind `after`; a folder before what is in it.
+
+    page: so many will do, most likely; 0 where nobody knows.
+    """
     if not deep:
         found = _names(root, top)
-        start = bisect_right(found, after[0]) if after else 0
-        yield from ((name,) for name in islice(found, start, None))
+        if after:
+            found = [name for name in found if name > after[0]]
+        yield from ((name,) for name in _in_order(found, page))
         return
     pending = [iter(_children(root, top, (), after))]
     while pending:
@@ -91,8 +96,16 @@ def _names(root: int, top: Names) -> list[str]:
         found = os.listdir(folder)
     if not top and OWN_PREFIX in found:
         found.remove(OWN_PREFIX)
-    found.sort()
     return found
+
+
+def _in_order(names: list[str], page: int) -> Iterator[str]:
+    """Different names, sorted. A page of very many is found without sorting the rest."""
+    if 0 < page * MANY_PAGES < len(names):
+        first = nsmallest(page, names)
+        yield from first
+        names = [name for name in names if name > first[-1]]
+    yield from sorted(names)
 
 
 def _children(root: int, top: Names, below: Names, after: Names) -> list[tuple[Names, bool]]:
