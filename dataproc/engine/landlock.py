@@ -44,7 +44,7 @@ def abi() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What may still be reached. Prepared once; `enforce` opens the paths as they stand in the caller's mount tree.
+    """What may still be reached; a `Ruleset` puts it in force.
 
     read: files and directories to read and execute, with all below. write: the same, and to change.
     devices: to read, write and ioctl. A path that does not exist is left out.
@@ -55,13 +55,6 @@ class Rules:
     write: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     network: bool = False
-
-    def enforce(self) -> frozenset[str]:
-        """Give up all else, for good; the answer is the names of `PARTS` in force (none: no Landlock here).
-
-        The process must have one thread (the others would stay free) and `no_new_privileges`.
-        """
-        return Ruleset(self).enforce()
 
     def attributes(self, version: int) -> bytes:
         """`struct landlock_ruleset_attr`: the kinds of access that need a rule, as far as the version knows them."""
@@ -90,7 +83,11 @@ class Ruleset:
                 _allow(self._descriptor, path, rights & files)
 
     def enforce(self) -> frozenset[str]:
-        """As `Rules.enforce`; the object is of no use afterwards."""
+        """Give up all else, for good; the answer is the names of `PARTS` in force (none: no Landlock here).
+
+        The process must have one thread (the others would stay free) and `no_new_privileges`. The object is of no use
+        afterwards.
+        """
         if self._descriptor < 0:
             return frozenset()
         try:

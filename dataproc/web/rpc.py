@@ -7,7 +7,7 @@ the body first answers 422 where the protocol has -32700 and -32600, and because
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -136,32 +136,38 @@ class RpcEndpoint:
             answers = await self._run_all(exchange, spoken)
             await self._finish(exchange)
             return jsonrpc.join(answers)
-        under_way, answered = _UnderWay(min(len(silent), self._width)), asyncio.Event()
-        self.background.spawn(self._run_on(exchange, silent, under_way, answered))
+        begun = [asyncio.Event() for _ in silent[: self._width]]
+        answered = asyncio.Event()
+        self.background.spawn(self._run_on(exchange, silent, begun, answered))
         try:
             answers = await self._run_all(exchange, spoken)
-            await under_way.all.wait()
+            for each in begun:
+                await each.wait()
         finally:
             answered.set()
         return jsonrpc.join(answers) if answers else None
 
     async def _run_on(
-        self, exchange: Exchange, silent: Sequence[Request], under_way: _UnderWay, answered: asyncio.Event
+        self, exchange: Exchange, silent: Sequence[Request], begun: Sequence[asyncio.Event], answered: asyncio.Event
     ) -> None:
-        """Run notifications, however long they take (how many do is bounded by the executor's queue)."""
+        """Run notifications, however long they take (how many do is bounded by the executor's queue).
+
+        begun: of each of those that run at once, set when its run is under way, or when it has ended without. From then
+        on their session, and a stop of the server, wait for them.
+        """
         todo = iter(silent)
 
-        async def work() -> None:
+        async def work(first: asyncio.Event) -> None:
+            BEGUN.set(first.set)
             for item in todo:
-                begun = under_way.one()
-                BEGUN.set(begun)
                 await self._call(exchange, item)
-                begun()  # or it never will
+                first.set()
 
         try:
-            await asyncio.gather(*(work() for _ in range(min(len(silent), self._width))))
+            await asyncio.gather(*map(work, begun))
         finally:
-            under_way.all.set()  # also when the server gives them up
+            for each in begun:
+                each.set()  # also when the server gives them up
         await answered.wait()
         await self._end(exchange)
 
@@ -216,29 +222,6 @@ class RpcEndpoint:
             answer = _refusal(item, told, exchange.request_id)
         METRICS.rpc(known, outcome, perf_counter() - started)
         return answer
-
-
-class _UnderWay:
-    """Notifications that are to begin, or to have ended without, before they are said to be accepted: from then on
-    their session, and a stop of the server, wait for them.
-    """
-
-    def __init__(self, count: int) -> None:
-        self._left = count
-        self.all = asyncio.Event()
-
-    def one(self) -> Callable[[], None]:
-        """What is called when one more has begun, and once more when it has ended."""
-        told = False
-
-        def begun() -> None:
-            nonlocal told
-            self._left -= not told
-            told = True
-            if self._left <= 0:
-                self.all.set()
-
-        return begun
 
 
 @contextmanager

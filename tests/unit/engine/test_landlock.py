@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from dataproc.engine import landlock, syscalls
-from dataproc.engine.landlock import Rules
+from dataproc.engine.landlock import Rules, Ruleset
 
 pytestmark = pytest.mark.skipif(landlock.abi() < landlock.OLDEST, reason="no Landlock in this kernel")
 
@@ -46,7 +46,7 @@ def refused(action: Callable[[], object]) -> int:
 
 def restrict(rules: Rules) -> frozenset[str]:
     syscalls.no_new_privileges()
-    return rules.enforce()
+    return Ruleset(rules).enforce()
 
 
 def test_other_folders_cannot_be_read(forked, folder):
